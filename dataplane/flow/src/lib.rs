@@ -1,0 +1,12 @@
+//! Wire formats, flow keys and masks, extraction, header edits.
+pub mod drops;
+pub mod extract;
+pub mod fields;
+pub mod key;
+pub mod sparse;
+
+pub use drops::Drop;
+pub use extract::{Fault, Offsets, extract};
+pub use fields::{Field, Place};
+pub use key::{DP_WORDS, FlowKey, Groups, WORDS, word};
+pub use sparse::{MaskWords, Match};
