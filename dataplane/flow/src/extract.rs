@@ -106,6 +106,9 @@ pub struct Offsets {
     pub end: u16,
     /// The first fault.
     pub fault: Fault,
+    /// The protocol (`ip_proto`) whose header at `l4` is there as far as the key reads it; 0 for
+    /// protocols that the key has no fields of, later fragments, and headers cut short.
+    pub proto: u8,
 }
 
 #[inline(always)]
@@ -157,7 +160,7 @@ pub fn extract(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
     }
     key.set_word(word::ETH_DST, mac(eth, 0) << 16 | u64::from(ty));
     key.set_word(word::ETH_SRC, mac(eth, 6) << 16 | u64::from(tci));
-    let mut off = Offsets { l3: at as u16, l4: 0, end: 0, fault };
+    let mut off = Offsets { l3: at as u16, fault, ..Offsets::default() };
     let sound = match ty {
         eth_type::IPV4 => ipv4(data, at, total, key, &mut off),
         eth_type::IPV6 => ipv6(data, at, total, key, &mut off),
@@ -285,6 +288,7 @@ fn transport(
         _ => u64::from(l4[0]) << 48 | u64::from(l4[1]) << 32,
     };
     key.set_word(word::L4, ports);
+    off.proto = proto;
     if v6 && proto == ip_proto::ICMPV6 {
         neighbour_discovery(l4, key);
     }
@@ -357,13 +361,24 @@ fn ext_headers(data: &[u8], mut at: usize, end: usize, mut next: u8) -> Option<(
     None
 }
 
-/// Target and link-layer options of a neighbour solicitation or advertisement (RFC 4861).
-fn neighbour_discovery(icmp: &[u8], key: &mut FlowKey) {
+/// `nw_frag` of the IPv6 packet whose header is at `at`; 0 if its headers are not sound.
+pub(crate) fn ipv6_frag(data: &[u8], at: usize, end: usize) -> u8 {
+    let next = data.get(at + 6).copied().unwrap_or(ip_proto::NONE);
+    ext_headers(data, at + 40, end, next).map_or(0, |(_, _, frag)| frag)
+}
+
+/// Whether an ICMPv6 message is a whole neighbour solicitation or advertisement.
+pub(crate) fn is_nd(icmp: &[u8]) -> bool {
     const SOLICIT: u8 = 135;
     const ADVERT: u8 = 136;
+    icmp.len() >= 24 && (icmp[0] == SOLICIT || icmp[0] == ADVERT) && icmp[1] == 0
+}
+
+/// Target and link-layer options of a neighbour solicitation or advertisement (RFC 4861).
+fn neighbour_discovery(icmp: &[u8], key: &mut FlowKey) {
     const SOURCE_LL: u8 = 1;
     const TARGET_LL: u8 = 2;
-    if !(icmp[0] == SOLICIT || icmp[0] == ADVERT) || icmp[1] != 0 || icmp.len() < 24 {
+    if !is_nd(icmp) {
         return;
     }
     let (mut sll, mut tll, mut first) = (0, 0, 0u8);

@@ -1,5 +1,8 @@
 //! Wire formats, flow keys and masks, extraction, header edits.
+pub mod checksum;
+pub mod crc32c;
 pub mod drops;
+pub mod edit;
 pub mod extract;
 pub mod fields;
 pub mod key;
