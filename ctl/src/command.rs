@@ -1,0 +1,369 @@
+//! What the switch can be asked to do: one type for the socket's documents, the command line and error
+//! messages. A transaction is a list of these.
+//!
+//! Commands on the configuration ([`Kind::Change`], [`Kind::Read`]) are carried out by
+//! [`crate::config`]; the rest asks or changes the running switch and goes to the
+//! [`crate::backend::Backend`]. A new command is a variant here with its row in [`NAMES`] and
+//! [`Command::kind`], a subcommand in `cli::args` and a rendering in `cli::render`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::error::{CtlError, quoted};
+
+/// Most commands in one transaction.
+pub const COMMANDS_LIMIT: usize = 100_000;
+
+/// Which table `set`, `get` and `clear` act on. An interface is its port here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Record {
+    Bridge,
+    Port,
+    Interface,
+}
+
+impl Record {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Port => "port",
+            Self::Interface => "interface",
+        }
+    }
+}
+
+/// A command with its arguments. `settings` are `column[:key]=value`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    AddBr {
+        bridge: String,
+        #[serde(default)]
+        settings: Vec<String>,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelBr {
+        bridge: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    ListBr {},
+    BrExists {
+        bridge: String,
+    },
+    AddPort {
+        bridge: String,
+        port: String,
+        #[serde(default)]
+        settings: Vec<String>,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelPort {
+        #[serde(default)]
+        bridge: Option<String>,
+        port: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    ListPorts {
+        bridge: String,
+    },
+    PortToBr {
+        port: String,
+    },
+    Set {
+        record: Record,
+        name: String,
+        settings: Vec<String>,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    Get {
+        record: Record,
+        name: String,
+        #[serde(default)]
+        columns: Vec<String>,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    Clear {
+        record: Record,
+        name: String,
+        columns: Vec<String>,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    Show {
+        #[serde(default)]
+        bridge: Option<String>,
+    },
+    FdbShow {
+        bridge: String,
+    },
+    FdbFlush {
+        bridge: String,
+    },
+    FdbStats {
+        bridge: String,
+    },
+    DumpPorts {
+        bridge: String,
+        #[serde(default)]
+        port: Option<String>,
+    },
+    Drops {},
+    DumpMegaflows {
+        /// At most so many megaflows, the busiest first; all when absent.
+        #[serde(default)]
+        limit: Option<u64>,
+    },
+    Workers {},
+    Version {},
+    LogLevel {
+        #[serde(default)]
+        level: Option<String>,
+    },
+}
+
+/// Who carries a command out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Changes the configuration.
+    Change,
+    /// Reads the configuration.
+    Read,
+    /// Answered by the daemon itself.
+    Daemon,
+    /// Answered by the running switch.
+    Runtime,
+}
+
+/// The names of all commands on the socket.
+pub const NAMES: &[&str] = &[
+    "add-br",
+    "del-br",
+    "list-br",
+    "br-exists",
+    "add-port",
+    "del-port",
+    "list-ports",
+    "port-to-br",
+    "set",
+    "get",
+    "clear",
+    "show",
+    "fdb-show",
+    "fdb-flush",
+    "fdb-stats",
+    "dump-ports",
+    "drops",
+    "dump-megaflows",
+    "workers",
+    "version",
+    "log-level",
+];
+
+impl Command {
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::AddBr { .. }
+            | Self::DelBr { .. }
+            | Self::AddPort { .. }
+            | Self::DelPort { .. }
+            | Self::Set { .. }
+            | Self::Clear { .. } => Kind::Change,
+            Self::ListBr {}
+            | Self::BrExists { .. }
+            | Self::ListPorts { .. }
+            | Self::PortToBr { .. }
+            | Self::Get { .. } => Kind::Read,
+            Self::Show { .. } | Self::Version {} | Self::LogLevel { .. } => Kind::Daemon,
+            Self::FdbShow { .. }
+            | Self::FdbFlush { .. }
+            | Self::FdbStats { .. }
+            | Self::DumpPorts { .. }
+            | Self::Drops {}
+            | Self::DumpMegaflows { .. }
+            | Self::Workers {} => Kind::Runtime,
+        }
+    }
+
+    /// The bridge that a runtime command is about: it must exist where the command stands.
+    pub fn runtime_bridge(&self) -> Option<&str> {
+        match self {
+            Self::FdbShow { bridge }
+            | Self::FdbFlush { bridge }
+            | Self::FdbStats { bridge }
+            | Self::DumpPorts { bridge, .. } => Some(bridge),
+            Self::Show { bridge } => bridge.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The command's name and its other fields, as [`crate::backend::Backend::call`] takes them.
+    pub fn to_call(&self) -> Result<(String, Json), CtlError> {
+        let json = serde_json::to_value(self).map_err(|e| CtlError::internal(e.to_string()))?;
+        let Json::Object(mut fields) = json else {
+            return Err(CtlError::internal("a command that is no object"));
+        };
+        match fields.remove("command") {
+            Some(Json::String(name)) => Ok((name, Json::Object(fields))),
+            _ => Err(CtlError::internal("a command without a name")),
+        }
+    }
+
+    /// Reads a command from an object with `command` and its fields.
+    pub fn from_json(json: Json) -> Result<Self, CtlError> {
+        let Some(name) = json.get("command").and_then(Json::as_str).map(str::to_owned) else {
+            return Err(CtlError::protocol(
+                "a command is an object with a string \"command\", such as {\"command\":\"list-br\"}",
+            ));
+        };
+        if !NAMES.contains(&name.as_str()) {
+            let error = CtlError::not_found(format!("unknown command {}", quoted(&name)));
+            return Err(error.suggest(&name, NAMES.iter().copied()));
+        }
+        serde_json::from_value(json).map_err(|e| CtlError::protocol(format!("{name}: {e}")))
+    }
+
+    /// The command as it would be typed, for messages.
+    pub fn text(&self) -> String {
+        let mut words = Words(Vec::new());
+        match self {
+            Self::AddBr { bridge, settings, may_exist } => {
+                words.flag("--may-exist", *may_exist).word("add-br").word(bridge).list(settings);
+            }
+            Self::DelBr { bridge, if_exists } => {
+                words.flag("--if-exists", *if_exists).word("del-br").word(bridge);
+            }
+            Self::AddPort { bridge, port, settings, may_exist } => {
+                words.flag("--may-exist", *may_exist).word("add-port").word(bridge).word(port);
+                words.list(settings);
+            }
+            Self::DelPort { bridge, port, if_exists } => {
+                words.flag("--if-exists", *if_exists).word("del-port");
+                words.list(bridge.as_slice()).word(port);
+            }
+            Self::BrExists { bridge } => {
+                words.word("br-exists").word(bridge);
+            }
+            Self::ListPorts { bridge } => {
+                words.word("list-ports").word(bridge);
+            }
+            Self::PortToBr { port } => {
+                words.word("port-to-br").word(port);
+            }
+            Self::Set { record, name, settings, if_exists } => {
+                words.flag("--if-exists", *if_exists).word("set").word(record.as_str());
+                words.word(name).list(settings);
+            }
+            Self::Get { record, name, columns, if_exists } => {
+                words.flag("--if-exists", *if_exists).word("get").word(record.as_str());
+                words.word(name).list(columns);
+            }
+            Self::Clear { record, name, columns, if_exists } => {
+                words.flag("--if-exists", *if_exists).word("clear").word(record.as_str());
+                words.word(name).list(columns);
+            }
+            Self::Show { bridge } => {
+                words.word("show").list(bridge.as_slice());
+            }
+            Self::FdbShow { bridge } => {
+                words.word("fdb show").word(bridge);
+            }
+            Self::FdbFlush { bridge } => {
+                words.word("fdb flush").word(bridge);
+            }
+            Self::FdbStats { bridge } => {
+                words.word("fdb stats").word(bridge);
+            }
+            Self::DumpPorts { bridge, port } => {
+                words.word("dump-ports").word(bridge).list(port.as_slice());
+            }
+            Self::LogLevel { level } => {
+                words.word("log-level").list(level.as_slice());
+            }
+            Self::ListBr {} => drop(words.word("list-br")),
+            Self::Drops {} => drop(words.word("drops")),
+            Self::DumpMegaflows { .. } => drop(words.word("dump-megaflows")),
+            Self::Workers {} => drop(words.word("workers")),
+            Self::Version {} => drop(words.word("version")),
+        }
+        words.0.join(" ")
+    }
+}
+
+/// Collects the words of [`Command::text`].
+struct Words(Vec<String>);
+
+impl Words {
+    fn word(&mut self, word: &str) -> &mut Self {
+        let plain = |c: char| c.is_ascii_graphic() && !"\"'\\$`".contains(c);
+        if !word.is_empty() && (word.starts_with("fdb ") || word.chars().all(plain)) {
+            self.0.push(word.to_owned());
+        } else {
+            self.0.push(quoted(word));
+        }
+        self
+    }
+
+    fn flag(&mut self, name: &str, given: bool) -> &mut Self {
+        if given { self.word(name) } else { self }
+    }
+
+    fn list(&mut self, words: &[String]) -> &mut Self {
+        for word in words {
+            self.word(word);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let add = Command::AddPort {
+            bridge: "br0".into(),
+            port: "p 1".into(),
+            settings: vec!["tag=5".into()],
+            may_exist: true,
+        };
+        let json = serde_json::to_value(&add).expect("json");
+        assert_eq!(json["command"], "add-port");
+        assert_eq!(Command::from_json(json).expect("a command"), add);
+        assert_eq!(add.text(), "--may-exist add-port br0 \"p 1\" tag=5");
+        let (name, params) = Command::FdbShow { bridge: "br0".into() }.to_call().expect("call");
+        assert_eq!((name.as_str(), params), ("fdb-show", json!({"bridge": "br0"})));
+    }
+
+    #[test]
+    fn bad_documents_are_refused_with_reasons() {
+        let refuse = |j: Json| Command::from_json(j).expect_err("refused");
+        assert_eq!(
+            refuse(json!({"command": "add-bt"})).hint.as_deref(),
+            Some("did you mean \"add-br\"?")
+        );
+        assert!(refuse(json!({"command": "add-br"})).message.contains("bridge"));
+        assert!(
+            refuse(json!({"command": "list-br", "x": 1})).message.contains("unknown field `x`")
+        );
+        assert!(refuse(json!([1])).message.contains("an object"));
+        assert!(refuse(json!({"command": 5})).message.contains("an object"));
+    }
+
+    #[test]
+    fn every_name_is_a_variant() {
+        for name in NAMES {
+            let error = Command::from_json(json!({"command": name, "nonsense": 1}));
+            let message = error.expect_err("an unknown field").message;
+            assert!(message.contains("nonsense") || message.contains("missing"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The switch's control side.
+//!
+//! One thread, the control thread ([`daemon`]), owns the configuration ([`config`]) and the running
+//! switch ([`backend`]); another one ([`rpc`]) does the socket's input and output and passes whole
+//! requests on. A change is checked whole, realised, stored durably ([`store`]) and only then
+//! acknowledged. [`schema`] says which settings there are, [`command`] what can be asked, [`report`] how
+//! the answers look, [`cli`] how people see them.
+
+//PENDING pub mod backend;
+//PENDING pub mod cli;
+//PENDING pub mod client;
+pub mod command;
+pub mod config;
+//PENDING pub mod daemon;
+pub mod error;
+//PENDING pub mod lock;
+//PENDING pub mod logging;
+//PENDING pub mod notify;
+//PENDING pub mod options;
+//PENDING pub mod preflight;
+//PENDING pub mod report;
+//PENDING pub mod rpc;
+pub mod schema;
+//PENDING pub mod store;
+pub mod suggest;
+//PENDING mod sys;
+//PENDING pub mod transact;
+
+pub use command::Command;
+pub use config::Config;
+pub use error::{CtlError, ErrorKind};
+//PENDING pub use options::DaemonOptions;
