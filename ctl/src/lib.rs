@@ -6,27 +6,27 @@
 //! acknowledged. [`schema`] says which settings there are, [`command`] what can be asked, [`report`] how
 //! the answers look, [`cli`] how people see them.
 
-//PENDING pub mod backend;
+pub mod backend;
 //PENDING pub mod cli;
 //PENDING pub mod client;
 pub mod command;
 pub mod config;
 //PENDING pub mod daemon;
 pub mod error;
-//PENDING pub mod lock;
-//PENDING pub mod logging;
-//PENDING pub mod notify;
-//PENDING pub mod options;
-//PENDING pub mod preflight;
+pub mod lock;
+pub mod logging;
+pub mod notify;
+pub mod options;
+pub mod preflight;
 //PENDING pub mod report;
 //PENDING pub mod rpc;
 pub mod schema;
-//PENDING pub mod store;
+pub mod store;
 pub mod suggest;
-//PENDING mod sys;
+mod sys;
 //PENDING pub mod transact;
 
 pub use command::Command;
 pub use config::Config;
 pub use error::{CtlError, ErrorKind};
-//PENDING pub use options::DaemonOptions;
+pub use options::DaemonOptions;

@@ -1,0 +1,65 @@
+//! What the running switch must offer to control. Implemented over the engine; called by the control
+//! thread alone, which holds it by itself: no method needs a lock against another.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::config::Config;
+use crate::error::CtlError;
+
+/// The running switch.
+pub trait Backend {
+    /// Makes `new` real, starting from `old` (use [`crate::config::changes`] for the differences).
+    ///
+    /// Called before `new` is stored and acknowledged. An error means that nothing was changed: what
+    /// was done is undone before it is returned. With `restore`, at the daemon's start, an interface
+    /// that is missing or cannot be used is not an error: it is kept, reported in `show`, and taken when
+    /// it comes. The other calls are also made to go back after a later step of a transaction failed,
+    /// with `old` and `new` exchanged; then too the old interfaces are there, as they were a moment ago.
+    ///
+    /// Gives warnings for the user, such as an interface that carries IP addresses.
+    fn reconfigure(
+        &mut self,
+        old: &Config,
+        new: &Config,
+        restore: bool,
+    ) -> Result<Vec<String>, CtlError>;
+
+    /// Would [`Backend::call`] take these parameters? Asked of every runtime command of a transaction
+    /// before anything is changed; `config` is what the configuration will be where the command stands.
+    /// The bridge that a command names exists in `config`.
+    fn check(&self, config: &Config, method: &str, params: &Json) -> Result<(), CtlError> {
+        let _ = (config, method, params);
+        Ok(())
+    }
+
+    /// Answers a runtime command: `show` (a [`crate::report::Running`]), `fdb-show`, `fdb-flush`,
+    /// `fdb-stats`, `dump-ports`, `drops`, `dump-megaflows`, `workers`, with the fields of the
+    /// [`crate::Command`] as `params`. The answer is one of [`crate::report`]'s types, by [`answer`].
+    fn call(
+        &mut self,
+        config: &Config,
+        method: &str,
+        params: &Json,
+    ) -> Result<Box<RawValue>, CtlError>;
+
+    /// Periodic work, and what the workers and the kernel have to tell. Called when one of
+    /// [`Backend::wake_fds`] is readable, when the time that it gave is over, and after every change.
+    /// Gives how long it may be until the next call; at most a minute is waited.
+    fn tick(&mut self, config: &Config, now: Instant) -> Duration;
+
+    /// Descriptors that become readable when [`Backend::tick`] should be called. Asked before each wait.
+    fn wake_fds(&self) -> Vec<RawFd>;
+
+    /// Ends everything: workers, sockets, programs, interfaces. Must be done within 3 seconds.
+    fn shutdown(&mut self);
+}
+
+/// An answer as the text that goes to the client.
+pub fn answer<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, CtlError> {
+    to_raw_value(value).map_err(|e| CtlError::internal(format!("answer as text: {e}")))
+}
