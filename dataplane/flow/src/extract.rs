@@ -271,11 +271,8 @@ fn transport(
     let l4 = &l4[..length.min(l4.len())];
     let need = match proto {
         ip_proto::TCP => 20,
-        ip_proto::UDP => 8,
         ip_proto::SCTP => 12,
-        ip_proto::ICMP if !v6 => 8,
-        ip_proto::IGMP if !v6 => 8,
-        ip_proto::ICMPV6 if v6 => 4,
+        ip_proto::UDP | ip_proto::ICMP | ip_proto::ICMPV6 | ip_proto::IGMP => 8,
         _ => return,
     };
     if l4.len() < need {
@@ -283,15 +280,26 @@ fn transport(
         return;
     }
     let ports = match proto {
-        ip_proto::TCP => u64::from(be32(l4, 0)) << 32 | u64::from(be16(l4, 12) & 0x0fff) << 16,
+        ip_proto::TCP => {
+            let offset = usize::from(l4[12] >> 4) * 4;
+            if offset < 20 || offset > length {
+                off.fault = Fault::L4;
+                return;
+            }
+            u64::from(be32(l4, 0)) << 32 | u64::from(be16(l4, 12) & 0x0fff) << 16
+        }
         ip_proto::UDP | ip_proto::SCTP => u64::from(be32(l4, 0)) << 32,
         _ => u64::from(l4[0]) << 48 | u64::from(l4[1]) << 32,
     };
     key.set_word(word::L4, ports);
-    off.proto = proto;
-    if v6 && proto == ip_proto::ICMPV6 {
-        neighbour_discovery(l4, key);
+    match proto {
+        ip_proto::ICMPV6 if v6 => neighbour_discovery(l4, key),
+        // The key reads type and code whatever carries them, but they are no such message.
+        ip_proto::ICMPV6 => return,
+        ip_proto::ICMP | ip_proto::IGMP if v6 => return,
+        _ => {}
     }
+    off.proto = proto;
 }
 
 /// Whether the header and its extension headers were sound; then all words are written.
@@ -305,16 +313,16 @@ fn ipv6(data: &[u8], at: usize, total: usize, key: &mut FlowKey, off: &mut Offse
         off.fault = Fault::Ipv6;
         return false;
     }
+    key.set_word(word::IPV6_SRC, be64(h, 8));
+    key.set_word(word::IPV6_SRC + 1, be64(h, 16));
+    key.set_word(word::IPV6_DST, be64(h, 24));
+    key.set_word(word::IPV6_DST + 1, be64(h, 32));
     let first = be32(h, 0);
     let end = at + 40 + length;
     let Some((proto, l4, frag)) = ext_headers(data, at + 40, end, h[6]) else {
         off.fault = Fault::Ipv6;
         return false;
     };
-    key.set_word(word::IPV6_SRC, be64(h, 8));
-    key.set_word(word::IPV6_SRC + 1, be64(h, 16));
-    key.set_word(word::IPV6_DST, be64(h, 24));
-    key.set_word(word::IPV6_DST + 1, be64(h, 32));
     key.set_word(word::IPV4, 0);
     let label = u64::from(first & 0xf_ffff);
     key.set_word(word::NW, nw(proto, (first >> 20) as u8, h[7], frag) | label);
@@ -342,8 +350,9 @@ fn ext_headers(data: &[u8], mut at: usize, end: usize, mut next: u8) -> Option<(
                 let field = be16(h, 2);
                 // An atomic fragment (RFC 6946: offset 0, no more) is no fragment.
                 if field & 0xfff8 != 0 {
-                    // Nothing behind a later fragment's header is a header.
-                    return Some((h[0], at + 8, FRAG_ANY | FRAG_LATER));
+                    // Nothing behind a later fragment's header is a header, and its protocol is
+                    // that of the fragment header, as in Open vSwitch.
+                    return Some((ip_proto::FRAGMENT, at + 8, FRAG_ANY | FRAG_LATER));
                 }
                 if field & 1 != 0 {
                     frag = FRAG_ANY;
@@ -386,17 +395,16 @@ fn neighbour_discovery(icmp: &[u8], key: &mut FlowKey) {
     while rest.len() >= 8 {
         let len = usize::from(rest[1]) * 8;
         if len == 0 || len > rest.len() {
-            return; // The option lies: none of the message is believed.
+            break; // The option lies: what stood before it stays, as in Open vSwitch.
         }
         let address = mac(rest, 2);
-        match (rest[0], len) {
-            (SOURCE_LL, 8) if sll == 0 => sll = address,
-            (TARGET_LL, 8) if tll == 0 => tll = address,
-            (SOURCE_LL | TARGET_LL, 8) => return, // Twice: none is believed.
-            _ => {}
-        }
-        if first == 0 {
-            first = rest[0];
+        if len == 8 && (rest[0] == SOURCE_LL || rest[0] == TARGET_LL) {
+            let slot = if rest[0] == SOURCE_LL { &mut sll } else { &mut tll };
+            if *slot != 0 {
+                return; // Twice: nothing of the message is believed.
+            }
+            *slot = address;
+            first = if first == 0 { rest[0] } else { first };
         }
         rest = &rest[len..];
     }
