@@ -1,0 +1,4 @@
+//! OpenFlow tables.
+pub mod action;
+pub mod group;
+pub mod mf;
