@@ -1,4 +1,5 @@
 //! Wire formats, flow keys and masks, extraction, header edits.
+pub mod build;
 pub mod checksum;
 pub mod crc32c;
 pub mod drops;
