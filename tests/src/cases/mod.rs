@@ -1,0 +1,52 @@
+//! All tests, by what they are about.
+
+pub mod bridges;
+pub mod configuration;
+pub mod daemon;
+pub mod errors;
+pub mod hard_inputs;
+pub mod interfaces;
+pub mod internal;
+pub mod learning;
+pub mod ping;
+pub mod socket;
+pub mod tags;
+pub mod tcp;
+pub mod vlan;
+pub mod workers;
+
+use anyhow::Result;
+
+use crate::daemon::Daemon;
+use crate::lab::{Host, Lab};
+use crate::runner::Case;
+
+/// Every test, in the order in which they are run.
+pub fn all() -> Vec<Case> {
+    [
+        ping::CASES,
+        tcp::CASES,
+        vlan::CASES,
+        tags::CASES,
+        bridges::CASES,
+        learning::CASES,
+        internal::CASES,
+        interfaces::CASES,
+        configuration::CASES,
+        daemon::CASES,
+        errors::CASES,
+        socket::CASES,
+        hard_inputs::CASES,
+        workers::CASES,
+    ]
+    .concat()
+}
+
+/// A daemon with bridge `br0` that joins two machines, 10.0.0.1 and 10.0.0.2.
+fn pair(lab: &Lab) -> Result<(Daemon, Host, Host)> {
+    let h1 = lab.host("h1", "10.0.0.1/24")?;
+    let h2 = lab.host("h2", "10.0.0.2/24")?;
+    let daemon = Daemon::start(lab)?;
+    daemon.run("add-br br0 -- add-port br0 h1 -- add-port br0 h2")?;
+    Ok((daemon, h1, h2))
+}

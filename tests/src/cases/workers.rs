@@ -1,0 +1,163 @@
+//! More than one worker, and how workers poll.
+
+use std::time::Duration;
+
+use crate::daemon::Daemon;
+use crate::frame::{Mac, has_mark, marked};
+use crate::lab::Lab;
+use crate::runner::Case;
+use crate::{Result, cmd, ensure, report, wait};
+
+pub const CASES: &[Case] = &[
+    Case::new("two-workers", "frames cross from one worker to the other", two),
+    Case::new("two-workers-order", "a flow's frames stay in order across workers", order),
+    Case::new("two-workers-tcp", "TCP between ports of different workers", tcp),
+    Case::new("worker-cores", "--workers cores:0 pins to that core", cores),
+    Case::new("poll-busy", "--poll busy forwards too", busy),
+    Case::new(
+        "megaflows",
+        "dump-megaflows shows what is cached, and the caches are hit",
+        megaflows,
+    ),
+];
+
+/// Skip where there is only one core.
+fn two_cores() -> Result<()> {
+    let n = std::thread::available_parallelism().map_or(1, usize::from);
+    if n < 2 {
+        return Err(crate::runner::Skip(format!("two workers need two cores, here is {n}")).into());
+    }
+    Ok(())
+}
+
+/// A daemon with two workers and four machines on one bridge.
+fn four(lab: &Lab) -> Result<(Daemon, Vec<crate::lab::Host>)> {
+    two_cores()?;
+    let mut hosts = Vec::new();
+    for n in 1..=4 {
+        hosts.push(lab.host(&format!("h{n}"), &format!("10.0.0.{n}/24"))?);
+    }
+    let daemon = Daemon::start_as(lab, "sw", &["--workers", "2"])?;
+    daemon.run("add-br br0")?;
+    for n in 1..=4 {
+        daemon.run(&format!("add-port br0 h{n}"))?;
+    }
+    Ok((daemon, hosts))
+}
+
+fn two(lab: &Lab) -> Result<()> {
+    let (daemon, hosts) = four(lab)?;
+    for from in &hosts {
+        for to in hosts.iter().filter(|to| to.address != from.address) {
+            from.ping(&to.address, 5)?;
+        }
+    }
+    // Both of them had work.
+    let document = daemon.json("workers")?;
+    let busy = report::objects(&document)
+        .iter()
+        .filter(|map| map.contains_key("core"))
+        .filter(|map| map.get("packets").and_then(|p| p.as_u64()).unwrap_or(0) > 0)
+        .count();
+    ensure!(busy == 2, "{busy} workers had packets: {document}");
+    Ok(())
+}
+
+fn order(lab: &Lab) -> Result<()> {
+    let (_daemon, hosts) = four(lab)?;
+    for from in &hosts {
+        for to in hosts.iter().filter(|to| to.address != from.address) {
+            from.ping(&to.address, 1)?;
+            let (source, sink) = (from.raw()?, to.raw()?);
+            let frame = |n: u32| marked(to.mac, from.mac, &[], &format!("<seq-{n:08}>"));
+            for n in 0..2000 {
+                source.send(&frame(n))?;
+                // Bursts with pauses, so that queues stay short of overflowing.
+                if n % 64 == 63 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            source.send(&marked(to.mac, from.mac, &[], "<end>"))?;
+            let numbers: Vec<u32> = sink
+                .until_mark("<end>")?
+                .iter()
+                .filter(|f| has_mark(f, "<seq-"))
+                .filter_map(|f| number(f))
+                .collect();
+            ensure!(numbers.is_sorted(), "out of order from {} to {}", from.address, to.address);
+            ensure!(numbers.len() > 1000, "only {} of 2000 arrived", numbers.len());
+        }
+    }
+    Ok(())
+}
+
+/// The number in `<seq-NNNNNNNN>`.
+fn number(frame: &[u8]) -> Option<u32> {
+    let at = frame.windows(5).position(|part| part == b"<seq-")? + 5;
+    std::str::from_utf8(frame.get(at..at + 8)?).ok()?.parse().ok()
+}
+
+fn tcp(lab: &Lab) -> Result<()> {
+    let (_daemon, hosts) = four(lab)?;
+    for pair in [[0, 1], [1, 2], [3, 0]] {
+        let (from, to) = (&hosts[pair[0]], &hosts[pair[1]]);
+        from.ping(&to.address, 1)?;
+        let _server = super::tcp::serve(to)?;
+        let bytes = super::tcp::measure(from, &to.address, &["-n", "32M"])?;
+        ensure!(bytes >= 32 << 20, "only {bytes} bytes arrived");
+    }
+    Ok(())
+}
+
+/// The cores that the daemon's threads named as workers may run on, from /proc.
+fn cores(lab: &Lab) -> Result<()> {
+    let h1 = lab.host("h1", "10.0.0.1/24")?;
+    let h2 = lab.host("h2", "10.0.0.2/24")?;
+    let daemon = Daemon::start_as(lab, "sw", &["--workers", "cores:0"])?;
+    daemon.run("add-br br0 -- add-port br0 h1 -- add-port br0 h2")?;
+    h1.ping(&h2.address, 5)?;
+    let mut pinned = 0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+        let name = status.lines().find_map(|l| l.strip_prefix("Name:")).unwrap_or_default();
+        if name.contains("worker") {
+            ensure!(allowed.map(str::trim) == Some("0"), "a worker may run on {allowed:?}");
+            pinned += 1;
+        }
+    }
+    ensure!(pinned == 1, "{pinned} threads are named as workers");
+    Ok(())
+}
+
+fn busy(lab: &Lab) -> Result<()> {
+    let h1 = lab.host("h1", "10.0.0.1/24")?;
+    let h2 = lab.host("h2", "10.0.0.2/24")?;
+    let mut daemon = Daemon::start_as(lab, "sw", &["--poll", "busy"])?;
+    daemon.run("add-br br0 -- add-port br0 h1 -- add-port br0 h2")?;
+    h1.ping(&h2.address, 20)?;
+    daemon.terminate()?;
+    ensure!(!cmd::run(&["ip", "link", "show", "h1"])?.contains("xdp"), "a program is left");
+    Ok(())
+}
+
+fn megaflows(lab: &Lab) -> Result<()> {
+    let (daemon, h1, h2) = super::pair(lab)?;
+    h1.ping(&h2.address, 100)?;
+    let text = daemon.run("dump-megaflows")?;
+    ensure!(text.contains("in_port"), "{text}");
+    // Two machines that talk need a handful of megaflows, however many packets they exchange.
+    let document = daemon.json("dump-megaflows")?;
+    let flows = report::objects(&document).iter().filter(|map| map.contains_key("actions")).count();
+    ensure!((1..60).contains(&flows), "{flows} megaflows");
+    // Megaflows of an address that moved are not used again.
+    let raw = h1.raw()?;
+    raw.send(&marked(Mac::BROADCAST, h2.mac, &[], "<stolen>"))?;
+    wait::until("the address is found at h1", || {
+        let fdb = daemon.json("fdb show br0")?;
+        let entry = report::object(&fdb, "mac", &h2.mac.to_string())?;
+        Ok(report::text(entry, "port") == "h1")
+    })?;
+    // And back, as soon as its owner speaks.
+    h2.ping(&h1.address, 5)
+}

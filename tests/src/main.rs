@@ -1,0 +1,76 @@
+//! `e2e list`, `e2e run [NAME...]`: the end-to-end tests; `e2e demo`: the demonstration.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use e2e::{cases, demo, runner};
+
+#[derive(Parser)]
+#[command(name = "e2e", about = "End-to-end tests of the switch, each in namespaces of its own")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The names of all tests and what each shows
+    List,
+    /// Run all tests, or those whose name contains one of NAMES
+    Run {
+        names: Vec<String>,
+        /// Show what each test prints, also when it passes
+        #[arg(long)]
+        verbose: bool,
+        /// Leave a failed test's namespaces standing until Enter
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Two namespaces joined by the switch: ping, iperf3, `show`, counters
+    Demo {
+        /// Leave everything running until Enter
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run one test right here; only inside a sandbox
+    #[command(hide = true)]
+    Inside {
+        name: String,
+        #[arg(long)]
+        keep: bool,
+    },
+    /// The demonstration right here; only inside a sandbox
+    #[command(hide = true)]
+    DemoInside {
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let status = match Arguments::parse().command {
+        Command::List => {
+            list();
+            Ok(0)
+        }
+        Command::Run { names, verbose, keep } => {
+            runner::run(&runner::Options { names, verbose, keep }).map(|good| i32::from(!good))
+        }
+        Command::Demo { keep } => demo::outside(keep),
+        Command::Inside { name, keep } => runner::inside(&name, keep),
+        Command::DemoInside { keep } => demo::inside(keep),
+    };
+    match status {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() {
+    for case in cases::all() {
+        println!("{:32} {}", case.name, case.about);
+    }
+}

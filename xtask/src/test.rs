@@ -1,0 +1,191 @@
+//! `cargo xtask test`: every test of the project, one tally at the end.
+//!
+//! The last line is `N passed, N failed` (`, N skipped` behind it when there are any), alone on its
+//! line. A step that does not even build counts as one failure.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::workspace::{self, PROFILE, cargo};
+use crate::{packages, process};
+
+#[derive(Args)]
+pub struct TestArguments {
+    /// Only the end-to-end tests
+    #[arg(long, conflicts_with = "unit_only")]
+    e2e_only: bool,
+    /// Only format, lints, unit and property tests
+    #[arg(long)]
+    unit_only: bool,
+    /// Only tests whose name contains one of these
+    names: Vec<String>,
+}
+
+/// How many tests ended how.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// One check that is not a test program of its own.
+    fn check(&mut self, name: &str, good: bool) {
+        println!("{} {name}", if good { "ok     " } else { "FAILED " });
+        self.passed += u64::from(good);
+        self.failed += u64::from(!good);
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Run what was asked for. `Ok(false)` when a test failed.
+pub fn run(arguments: &TestArguments) -> Result<bool> {
+    let mut tally = Tally::default();
+    if !arguments.unit_only {
+        packages::ensure(packages::TESTS)?;
+    }
+    if !arguments.e2e_only {
+        if arguments.names.is_empty() {
+            style(&mut tally)?;
+        }
+        unit(&mut tally, &arguments.names)?;
+    }
+    if !arguments.unit_only {
+        end_to_end(&mut tally, &arguments.names)?;
+    }
+    println!("\n{tally}");
+    Ok(tally.failed == 0)
+}
+
+/// rustfmt and clippy, where the toolchain has them.
+fn style(tally: &mut Tally) -> Result<()> {
+    if packages::present("cargo-fmt") {
+        let good = process::succeeds(cargo().args(["fmt", "--all", "--check"]))?;
+        tally.check("format (cargo fmt)", good);
+    }
+    if packages::present("cargo-clippy") {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+        tally.check("lints (cargo clippy)", process::succeeds(&mut clippy)?);
+    }
+    Ok(())
+}
+
+fn unit(tally: &mut Tally, names: &[String]) -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--profile", PROFILE, "--no-fail-fast"]);
+    if !names.is_empty() {
+        // libtest takes any number of filters.
+        command.arg("--").args(names);
+    }
+    let mut sum = Tally::default();
+    let good = process::lines(&mut command, |line| {
+        if let Some(result) = libtest_result(line) {
+            sum.add(result);
+        }
+    })?;
+    tally.add(sum);
+    if !good && sum.failed == 0 {
+        tally.check("unit tests: build or run", false);
+    }
+    Ok(())
+}
+
+fn end_to_end(tally: &mut Tally, names: &[String]) -> Result<()> {
+    if workspace::build(&["ctl", "e2e"]).is_err() {
+        tally.check("end-to-end tests: build", false);
+        return Ok(());
+    }
+    let mut command = std::process::Command::new(workspace::program("e2e")?);
+    command.arg("run").args(names);
+    let mut last = None;
+    let good = process::lines(&mut command, |line| {
+        if let Some(result) = closing_line(line) {
+            last = Some(result);
+        }
+    })?;
+    match last {
+        Some(result) => {
+            tally.add(result);
+            if !good && result.failed == 0 {
+                tally.check("end-to-end tests: exit status", false);
+            }
+        }
+        None => tally.check("end-to-end tests: run to the end", false),
+    }
+    Ok(())
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; ...` of one test program.
+fn libtest_result(line: &str) -> Option<Tally> {
+    let rest = line.trim().strip_prefix("test result: ")?;
+    let (_, counts) = rest.split_once(". ")?;
+    let mut tally = Tally::default();
+    for count in counts.split(';') {
+        let (number, what) = count.trim().split_once(' ')?;
+        match (number.parse::<u64>(), what) {
+            (Ok(n), "passed") => tally.passed = n,
+            (Ok(n), "failed") => tally.failed = n,
+            (Ok(n), "ignored") => tally.skipped = n,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+/// `N passed, N failed[, N skipped]`, the last line of the end-to-end tests.
+fn closing_line(line: &str) -> Option<Tally> {
+    let mut tally = Tally::default();
+    for (position, part) in line.trim().split(", ").enumerate() {
+        let (number, what) = part.split_once(' ')?;
+        let number = number.parse().ok()?;
+        match (position, what) {
+            (0, "passed") => tally.passed = number,
+            (1, "failed") => tally.failed = number,
+            (2, "skipped") => tally.skipped = number,
+            _ => return None,
+        }
+    }
+    line.contains(", ").then_some(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_test_programs_are_read() {
+        let line = "test result: FAILED. 12 passed; 2 failed; 3 ignored; 0 measured; 0 filtered out; \
+                    finished in 0.01s";
+        assert_eq!(libtest_result(line), Some(Tally { passed: 12, failed: 2, skipped: 3 }));
+        assert_eq!(libtest_result("test frame::tests::chain ... ok"), None);
+    }
+
+    #[test]
+    fn the_closing_line_is_read_back() {
+        let tally = Tally { passed: 31, failed: 0, skipped: 2 };
+        assert_eq!(closing_line(&tally.to_string()), Some(tally));
+        assert_eq!(
+            closing_line("4 passed, 1 failed"),
+            Some(Tally { passed: 4, failed: 1, skipped: 0 })
+        );
+        assert_eq!(closing_line("4 passed"), None);
+        assert_eq!(closing_line("ok      ping (1.2 s)"), None);
+    }
+}
