@@ -1,0 +1,535 @@
+//! Which cached decisions does a change touch?
+//!
+//! A cached decision (a megaflow) was made by looking packets up in tables, and from other state.
+//! [`Footprints`] records, for each decision, those *visits*: the table, the bits that were
+//! consulted with their values, and the rule that was found. A rule that comes touches the
+//! decisions whose visits it overlaps and whose result it could replace; a rule that goes
+//! touches those that found it. Other state (learned addresses, groups, routes, neighbours,
+//! settings of ports and bridges) is recorded as keys, which the caller makes by hashing what it
+//! depends on.
+//!
+//! Equal visits of many decisions are one node with a list of dependents. Nodes of a table that
+//! consulted the same bits are a group; a change is one or few hash lookups in each group.
+//!
+//! Invariants: a node has at least one dependent; a (table, bits, values) is one node; a node's
+//! list has all of its dependents, and perhaps some that are gone, until it is compacted.
+//!
+//! Writer: the worker that owns it; there is no sharing. Must not know: what a decision is, what
+//! a rule does, when a decision is made again.
+
+mod group;
+mod lists;
+mod table;
+
+use flow::key::mix;
+use flow::sparse::mix_word;
+use flow::{FlowKey, Match};
+use group::{Common, Group};
+use hashbrown::{HashMap, HashTable};
+use lists::Lists;
+use smallvec::SmallVec;
+use table::Table;
+
+const NONE: u32 = u32::MAX;
+/// Stands for the group in a node of a key.
+const KEYS: u32 = u32::MAX - 1;
+/// Dependents that may be gone before a node's list is compacted, besides half of it.
+const SLACK: usize = 16;
+/// Groups without visits that are kept, besides as many as have some.
+const EMPTY_GROUPS: usize = 64;
+
+/// What happens to a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A rule comes. Also for a rule with conjunctions that goes or changes, since decisions are
+    /// made from it that did not end in it.
+    Add {
+        /// The rule's priority.
+        priority: u16,
+    },
+    /// A rule goes, or changes what it does.
+    Gone {
+        /// The rule's id, as given with the visit. Not 0.
+        rule: u64,
+    },
+}
+
+/// What a decision depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dependency {
+    /// A lookup in a table.
+    Visit {
+        /// The table.
+        table: u32,
+        /// The bits that were consulted, with their values.
+        consulted: Match,
+        /// The rule that was found, 0 for none.
+        rule: u64,
+        /// The priority from which on a new rule changes the result.
+        priority: i32,
+    },
+    /// Some other state.
+    Key(u64),
+}
+
+/// One recorded lookup, for as long as it has dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VisitId(u32);
+
+struct Node {
+    /// Index of the group, or [`KEYS`], or [`NONE`] for a free node.
+    group: u32,
+    /// Slot in the group; the next free node in a free one.
+    slot: u32,
+    /// The rule, 0 for none; the key for [`KEYS`].
+    rule: u64,
+    /// Neighbours among the visits that found the same rule.
+    same_rule: (u32, u32),
+    /// How many of `dependents` are so.
+    live: u32,
+    dependents: SmallVec<[u32; 4]>,
+}
+
+/// Sizes, for statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Visits and keys.
+    pub nodes: usize,
+    /// Distinct (table, bits) of visits.
+    pub groups: usize,
+    /// Pairs of a decision and what it depends on.
+    pub edges: usize,
+    /// Memory, in bytes, about.
+    pub bytes: usize,
+}
+
+/// What each cached decision of one worker depends on, and who depends on what.
+///
+/// Decisions are named by dense numbers (slots of the caller's table).
+pub struct Footprints {
+    lists: Lists,
+    nodes: Vec<Node>,
+    free_node: u32,
+    live_nodes: usize,
+    edges: usize,
+    /// Nodes by group and values, or by key.
+    by_value: HashTable<u32>,
+    /// First visit of each rule.
+    by_rule: HashMap<u64, u32>,
+    groups: Vec<Group>,
+    free_groups: Vec<u32>,
+    empty_groups: usize,
+    /// Groups by table and mask.
+    by_mask: HashTable<u32>,
+    tables: HashMap<u32, Table>,
+    /// Changes so far: the clock of the indexes.
+    now: u64,
+    scratch: Vec<u32>,
+}
+
+impl Default for Footprints {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn hash_mask(table: u32, map: u64, words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(mix(map ^ 0xa076_1d64_78bd_642f, u64::from(table) ^ 0xe703_7ed1_a0b4_28db), mix_word)
+}
+
+fn hash_values(group: u32, values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(mix(u64::from(group) ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3), mix_word)
+}
+
+fn hash_node(groups: &[Group], node: &Node) -> u64 {
+    if node.group == KEYS {
+        return hash_values(KEYS, std::iter::once(node.rule));
+    }
+    let values = groups[node.group as usize].slot(node.slot);
+    hash_values(node.group, values.iter().copied())
+}
+
+impl Footprints {
+    /// Nothing recorded.
+    pub fn new() -> Self {
+        Footprints {
+            lists: Lists::new(),
+            nodes: Vec::new(),
+            free_node: NONE,
+            live_nodes: 0,
+            edges: 0,
+            by_value: HashTable::new(),
+            by_rule: HashMap::new(),
+            groups: Vec::new(),
+            free_groups: Vec::new(),
+            empty_groups: 0,
+            by_mask: HashTable::new(),
+            tables: HashMap::new(),
+            now: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Forget everything.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Record that a decision was made from a lookup of `key` in `table` that consulted the bits
+    /// `wc` and found `rule` (0: none).
+    ///
+    /// `priority` is the one from which on a new rule would change the result, -1 for a miss
+    /// ([`Found::floor`](crate::Found::floor)). Where an equal lookup is recorded already, the
+    /// result given now replaces the older one: whoever translates has adopted all changes, and
+    /// so the older decisions were touched by what made the difference.
+    pub fn add(
+        &mut self,
+        table: u32,
+        key: &FlowKey,
+        wc: &FlowKey,
+        rule: u64,
+        priority: i32,
+        dependent: u32,
+    ) -> VisitId {
+        let group = self.group(table, wc);
+        let g = &self.groups[group as usize];
+        let hash = hash_values(group, g.mask.iter().map(|(w, m)| key.word(w) & m));
+        let (nodes, groups) = (&self.nodes, &self.groups);
+        let found = self.by_value.find(hash, |n| {
+            let node = &nodes[*n as usize];
+            node.group == group && groups[group as usize].has(node.slot, key)
+        });
+        let node = match found.copied() {
+            Some(node) => {
+                self.update(node, rule, priority);
+                node
+            }
+            None => self.new_visit(group, hash, key, rule, priority),
+        };
+        self.link(node, dependent);
+        VisitId(node)
+    }
+
+    /// Record that a decision was made from other state, which the caller names by a hash. Equal
+    /// hashes of different state only make more decisions stale than need be.
+    pub fn add_dep(&mut self, key: u64, dependent: u32) {
+        let hash = hash_values(KEYS, std::iter::once(key));
+        let node = match self.find_key(key, hash) {
+            Some(node) => node,
+            None => {
+                let node = self.new_node(KEYS, 0, key);
+                self.insert_by_value(hash, node);
+                node
+            }
+        };
+        self.link(node, dependent);
+    }
+
+    /// Forget a decision.
+    pub fn remove(&mut self, dependent: u32) {
+        let mut nodes = std::mem::take(&mut self.scratch);
+        self.lists.take(dependent, &mut nodes);
+        self.edges -= nodes.len();
+        for n in nodes.drain(..) {
+            let node = &mut self.nodes[n as usize];
+            node.live -= 1;
+            if node.live == 0 {
+                self.free_node(n);
+            } else if node.dependents.len() > 2 * node.live as usize + SLACK {
+                self.compact(n);
+            }
+        }
+        self.scratch = nodes;
+    }
+
+    /// Call `out` with every decision that the change of a rule with the match `m` touches;
+    /// with some of them perhaps more than once.
+    pub fn touched(&mut self, table: u32, m: &Match, change: Change, out: &mut impl FnMut(u32)) {
+        self.now += 1;
+        let mut nodes = std::mem::take(&mut self.scratch);
+        match change {
+            Change::Gone { rule } => self.visits_of(table, rule, &mut nodes),
+            Change::Add { priority } => self.overlapping(table, m, i32::from(priority), &mut nodes),
+        }
+        for n in nodes.drain(..) {
+            self.emit(n, out);
+        }
+        self.scratch = nodes;
+    }
+
+    /// Call `out` with every decision that depends on the key.
+    pub fn touched_dep(&mut self, key: u64, out: &mut impl FnMut(u32)) {
+        let hash = hash_values(KEYS, std::iter::once(key));
+        if let Some(node) = self.find_key(key, hash) {
+            self.emit(node, out);
+        }
+    }
+
+    /// What a decision depends on.
+    pub fn dependencies(&self, dependent: u32) -> impl Iterator<Item = Dependency> + '_ {
+        self.lists.iter(dependent).map(|n| {
+            let node = &self.nodes[n as usize];
+            if node.group == KEYS {
+                return Dependency::Key(node.rule);
+            }
+            let group = &self.groups[node.group as usize];
+            let mut key = FlowKey::ZERO;
+            for ((w, _), v) in group.mask.iter().zip(group.slot(node.slot)) {
+                key.set_word(w, *v);
+            }
+            Dependency::Visit {
+                table: group.table,
+                consulted: Match::new(&key, &group.mask.expand()),
+                rule: node.rule,
+                priority: group.priority(node.slot),
+            }
+        })
+    }
+
+    /// How much is recorded.
+    pub fn sizes(&self) -> Sizes {
+        let spilled = self.nodes.iter().filter(|n| n.dependents.spilled());
+        let bytes = self.lists.bytes()
+            + self.nodes.capacity() * size_of::<Node>()
+            + spilled.map(|n| n.dependents.capacity() * 4).sum::<usize>()
+            + self.by_value.capacity() * 5
+            + self.by_rule.capacity() * 17
+            + self.groups.iter().map(Group::bytes).sum::<usize>();
+        let groups = self.groups.len() - self.free_groups.len() - self.empty_groups;
+        Sizes { nodes: self.live_nodes, groups, edges: self.edges, bytes }
+    }
+
+    // Who is touched.
+
+    fn emit(&mut self, n: u32, out: &mut impl FnMut(u32)) {
+        let node = &self.nodes[n as usize];
+        if node.dependents.len() != node.live as usize {
+            self.compact(n);
+        }
+        self.nodes[n as usize].dependents.iter().for_each(|d| out(*d));
+    }
+
+    /// Drop the dependents that are gone, and double ones, from a node's list.
+    fn compact(&mut self, n: u32) {
+        let lists = &self.lists;
+        let dependents = &mut self.nodes[n as usize].dependents;
+        dependents.sort_unstable();
+        dependents.dedup();
+        dependents.retain(|d| lists.contains(*d, n));
+        dependents.shrink_to_fit();
+        debug_assert_eq!(dependents.len(), self.nodes[n as usize].live as usize);
+    }
+
+    fn visits_of(&self, table: u32, rule: u64, out: &mut Vec<u32>) {
+        let mut n = self.by_rule.get(&rule).copied().unwrap_or(NONE);
+        while n != NONE {
+            let node = &self.nodes[n as usize];
+            if self.groups[node.group as usize].table == table {
+                out.push(n);
+            }
+            n = node.same_rule.1;
+        }
+    }
+
+    fn overlapping(&mut self, table: u32, m: &Match, priority: i32, out: &mut Vec<u32>) {
+        let Some(table) = self.tables.get_mut(&table) else { return };
+        for (g, common) in table.plan(m, &self.groups) {
+            let group = &mut self.groups[*g as usize];
+            if group.is_above(priority) {
+                continue;
+            }
+            if let Common::All = common {
+                let hash = hash_values(*g, group.mask.iter().map(|(w, m2)| m.word(w).0 & m2));
+                let nodes = &self.nodes;
+                let found = self.by_value.find(hash, |n| {
+                    let node = &nodes[*n as usize];
+                    node.group == *g && group.overlaps(node.slot, m)
+                });
+                out.extend(found.filter(|n| group.priority(nodes[**n as usize].slot) <= priority));
+            } else {
+                group.touched(common, m, priority, self.now, out);
+            }
+        }
+    }
+
+    // Nodes.
+
+    fn link(&mut self, n: u32, dependent: u32) {
+        if self.lists.contains(dependent, n) {
+            return;
+        }
+        self.lists.push(dependent, n);
+        let node = &mut self.nodes[n as usize];
+        node.dependents.push(dependent);
+        node.live += 1;
+        self.edges += 1;
+    }
+
+    fn find_key(&self, key: u64, hash: u64) -> Option<u32> {
+        let is = |n: &u32| {
+            let node = &self.nodes[*n as usize];
+            node.group == KEYS && node.rule == key
+        };
+        self.by_value.find(hash, is).copied()
+    }
+
+    fn insert_by_value(&mut self, hash: u64, node: u32) {
+        let (nodes, groups) = (&self.nodes, &self.groups);
+        self.by_value.insert_unique(hash, node, |n| hash_node(groups, &nodes[*n as usize]));
+    }
+
+    fn new_node(&mut self, group: u32, slot: u32, rule: u64) -> u32 {
+        self.live_nodes += 1;
+        let node = Node {
+            group,
+            slot,
+            rule,
+            same_rule: (NONE, NONE),
+            live: 0,
+            dependents: SmallVec::new(),
+        };
+        match self.nodes.get_mut(self.free_node as usize) {
+            Some(free) => {
+                let n = std::mem::replace(&mut self.free_node, free.slot);
+                *free = node;
+                n
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() as u32 - 1
+            }
+        }
+    }
+
+    fn new_visit(&mut self, group: u32, hash: u64, key: &FlowKey, rule: u64, priority: i32) -> u32 {
+        let n = self.new_node(group, NONE, rule);
+        let g = &mut self.groups[group as usize];
+        self.empty_groups -= usize::from(g.is_empty());
+        let slot = g.add(n, key, priority);
+        self.nodes[n as usize].slot = slot;
+        self.link_rule(n);
+        self.insert_by_value(hash, n);
+        n
+    }
+
+    /// A lookup was made again: note its result.
+    fn update(&mut self, n: u32, rule: u64, priority: i32) {
+        let (group, slot) = (self.nodes[n as usize].group as usize, self.nodes[n as usize].slot);
+        if self.nodes[n as usize].rule != rule {
+            self.unlink_rule(n);
+            self.nodes[n as usize].rule = rule;
+            self.link_rule(n);
+        }
+        if self.groups[group].priority(slot) != priority {
+            self.groups[group].set_priority(slot, priority);
+        }
+    }
+
+    fn free_node(&mut self, n: u32) {
+        let hash = hash_node(&self.groups, &self.nodes[n as usize]);
+        if let Ok(entry) = self.by_value.find_entry(hash, |x| *x == n) {
+            entry.remove();
+        }
+        let (group, slot) = (self.nodes[n as usize].group, self.nodes[n as usize].slot);
+        if group != KEYS {
+            self.unlink_rule(n);
+            let g = &mut self.groups[group as usize];
+            g.remove(slot);
+            self.empty_groups += usize::from(g.is_empty());
+        }
+        self.nodes[n as usize] = Node {
+            group: NONE,
+            slot: self.free_node,
+            rule: 0,
+            same_rule: (NONE, NONE),
+            live: 0,
+            dependents: SmallVec::new(),
+        };
+        self.free_node = n;
+        self.live_nodes -= 1;
+    }
+
+    fn link_rule(&mut self, n: u32) {
+        let rule = self.nodes[n as usize].rule;
+        if rule == 0 {
+            return;
+        }
+        let next = self.by_rule.insert(rule, n).unwrap_or(NONE);
+        self.nodes[n as usize].same_rule = (NONE, next);
+        if next != NONE {
+            self.nodes[next as usize].same_rule.0 = n;
+        }
+    }
+
+    fn unlink_rule(&mut self, n: u32) {
+        let (rule, (prev, next)) = {
+            let node = &self.nodes[n as usize];
+            (node.rule, node.same_rule)
+        };
+        if rule == 0 {
+            return;
+        }
+        if next != NONE {
+            self.nodes[next as usize].same_rule.0 = prev;
+        }
+        if prev != NONE {
+            self.nodes[prev as usize].same_rule.1 = next;
+        } else if next != NONE {
+            self.by_rule.insert(rule, next);
+        } else {
+            self.by_rule.remove(&rule);
+        }
+    }
+
+    // Groups.
+
+    /// The group of a table and the bits consulted.
+    fn group(&mut self, table: u32, wc: &FlowKey) -> u32 {
+        let map = wc.nonzero_map();
+        let hash = hash_mask(table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
+        let is = |g: &u32| {
+            let group = &self.groups[*g as usize];
+            group.table == table
+                && group.mask.map() == map
+                && group.mask.iter().all(|(w, m)| wc.word(w) == m)
+        };
+        match self.by_mask.find(hash, is) {
+            Some(g) => *g,
+            None => self.new_group(table, wc, hash),
+        }
+    }
+
+    fn new_group(&mut self, table: u32, wc: &FlowKey, hash: u64) -> u32 {
+        let live = self.groups.len() - self.free_groups.len() - self.empty_groups;
+        if self.empty_groups > live + EMPTY_GROUPS {
+            self.drop_empty_groups();
+        }
+        let group = Group::new(table, flow::MaskWords::new(wc));
+        let g = match self.free_groups.pop() {
+            Some(g) => {
+                self.groups[g as usize] = group;
+                g
+            }
+            None => {
+                self.groups.push(group);
+                self.groups.len() as u32 - 1
+            }
+        };
+        self.empty_groups += 1;
+        let groups = &self.groups;
+        self.by_mask.insert_unique(hash, g, |g| hash_group(&groups[*g as usize]));
+        self.tables.entry(table).or_insert_with(Table::new).add(g);
+        g
+    }
+
+    fn drop_empty_groups(&mut self) {
+        let (groups, free) = (&self.groups, &mut self.free_groups);
+        self.by_mask.retain(|g| !groups[*g as usize].is_empty());
+        self.tables.retain(|_, t| t.drop_groups(|g| groups[g as usize].is_empty(), free));
+        self.empty_groups = 0;
+    }
+}
+
+fn hash_group(group: &Group) -> u64 {
+    hash_mask(group.table, group.mask.map(), group.mask.iter().map(|(_, m)| m))
+}
