@@ -1,4 +1,15 @@
-//! OpenFlow tables.
+//! OpenFlow rules, actions, tables, bridges and their translation to action programs.
+//!
+//! [`switch::Switch`] is the control side's hold on the configuration, [`snapshot::Snapshot`] a
+//! published version of it, [`xlate::translate`] the one slow path from a packet's key to an
+//! action program.
 pub mod action;
+pub mod fdb;
 pub mod group;
 pub mod mf;
+pub mod program;
+pub mod rule;
+pub mod snapshot;
+pub mod switch;
+pub mod vlan;
+pub mod xlate;

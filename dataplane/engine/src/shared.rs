@@ -1,0 +1,359 @@
+//! Where do workers and control meet?
+//!
+//! In four places, all of them here: the published [`Snapshot`] (control writes, workers take it
+//! up at burst boundaries), each worker's counters (the worker writes, control reads), one bounded
+//! ring of events from each worker to control, and one bounded mailbox of commands from control
+//! to each worker, also taken at burst boundaries.
+//!
+//! A change is in force when [`Shared::wait_adopted`] returns: each worker either has passed a
+//! burst boundary with the new version, or is parked. A parked worker adopts the newest version
+//! before it touches a packet. The handshake is the classic one of two flags: control publishes
+//! and then reads the worker's state; the worker leaves its parked state and then reads the
+//! version; both with sequentially consistent order, so at least one of them sees the other.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use afxdp::Region;
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+use flow::Drop;
+use ofproto::program::{DpPort, ToController};
+use ofproto::snapshot::{BridgeId, Clock, OfPort, Snapshot};
+use ofproto::xlate::LearnedFlow;
+
+use crate::handover::Rings;
+use crate::sys;
+use crate::worker::command::Command;
+
+/// Events of one worker that wait for control at most.
+pub const EVENT_RING: usize = 8192;
+/// Commands of control that wait for one worker at most.
+pub const MAILBOX: usize = 1024;
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub enum Event {
+    /// A source address was seen where it is not known to be.
+    LearnMac {
+        /// In this bridge.
+        bridge: BridgeId,
+        /// In this VLAN.
+        vlan: u16,
+        /// The address.
+        mac: u64,
+        /// On this port.
+        port: OfPort,
+    },
+    /// A `learn` action's flow.
+    LearnFlow {
+        /// In this bridge.
+        bridge: BridgeId,
+        /// The flow.
+        flow: Arc<LearnedFlow>,
+    },
+    /// A packet for controllers.
+    PacketIn(Box<(Arc<ToController>, Vec<u8>)>),
+    /// The device behind this port is gone.
+    PortGone(DpPort),
+}
+
+/// Worker states, in [`WorkerShared::state`].
+pub mod state {
+    /// Looks at packets.
+    pub const RUNNING: u32 = 0;
+    /// Sleeps, or is about to; will adopt the newest version before it touches a packet.
+    pub const PARKED: u32 = 1;
+    /// Has ended.
+    pub const STOPPED: u32 = 2;
+}
+
+/// Counters that a worker writes and anybody reads. Plain numbers, each right by itself.
+#[derive(Default)]
+pub struct WorkerCounters {
+    /// Rounds of the worker's loop.
+    pub rounds: AtomicU64,
+    /// Rounds that found nothing to do.
+    pub idle_rounds: AtomicU64,
+    /// Times it went to sleep.
+    pub sleeps: AtomicU64,
+    /// Cycles of rounds that did something.
+    pub busy_cycles: AtomicU64,
+    /// Cycles of rounds that found nothing, and of sleep.
+    pub idle_cycles: AtomicU64,
+    /// Packets received.
+    pub packets: AtomicU64,
+    /// Bursts received.
+    pub bursts: AtomicU64,
+    /// Packets found through the exact-match cache.
+    pub cache_hits: AtomicU64,
+    /// Packets found by the classifier.
+    pub classifier_hits: AtomicU64,
+    /// Packets translated.
+    pub upcalls: AtomicU64,
+    /// Subtables probed.
+    pub probes: AtomicU64,
+    /// Megaflows now.
+    pub megaflows: AtomicU64,
+    /// Masks now.
+    pub masks: AtomicU64,
+    /// Megaflows that a change marked stale.
+    pub marked_stale: AtomicU64,
+    /// Translations of stale megaflows that gave the same actions.
+    pub renewed: AtomicU64,
+    /// Translations that could not be installed: the limit on megaflows or masks.
+    pub not_installed: AtomicU64,
+    /// Packets recirculated.
+    pub recirculated: AtomicU64,
+    /// Events that did not fit into the ring (tried again later).
+    pub events_lost: AtomicU64,
+    /// Times all megaflows were thrown away.
+    pub flushes: AtomicU64,
+    /// Free frames that the worker holds.
+    pub pool_frames: AtomicU64,
+    /// Frames in the worker's queues (fill, receive, transmit, completion).
+    pub queue_frames: AtomicU64,
+}
+
+/// What one worker shares with the others and control.
+pub struct WorkerShared {
+    /// Its number.
+    pub index: usize,
+    /// The processor it is pinned to, if it is.
+    pub core: Option<usize>,
+    /// One of [`state`].
+    pub state: AtomicU32,
+    /// The snapshot version that it has adopted.
+    pub adopted: AtomicU64,
+    /// Counters.
+    pub counters: WorkerCounters,
+    /// Packets dropped, by reason.
+    pub drops: [AtomicU64; Drop::COUNT],
+    /// The latest drops of each reason.
+    pub samples: crate::samples::DropSamples,
+    mailbox: ArrayQueue<Command>,
+    has_mail: AtomicBool,
+    events: ArrayQueue<Event>,
+    wake: OwnedFd,
+}
+
+impl WorkerShared {
+    fn new(index: usize, core: Option<usize>) -> std::io::Result<WorkerShared> {
+        Ok(WorkerShared {
+            index,
+            core,
+            state: AtomicU32::new(state::RUNNING),
+            adopted: AtomicU64::new(0),
+            counters: WorkerCounters::default(),
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+            samples: Default::default(),
+            mailbox: ArrayQueue::new(MAILBOX),
+            has_mail: AtomicBool::new(false),
+            events: ArrayQueue::new(EVENT_RING),
+            wake: sys::eventfd()?,
+        })
+    }
+
+    /// The descriptor that wakes the worker.
+    pub fn wake_fd(&self) -> RawFd {
+        self.wake.as_raw_fd()
+    }
+
+    /// Wake the worker if it sleeps.
+    pub fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::SeqCst) == state::PARKED {
+            sys::eventfd_signal(&self.wake);
+        }
+    }
+
+    /// Take the wake-ups that are pending off the descriptor.
+    pub fn clear_wake(&self) {
+        sys::eventfd_clear(&self.wake);
+    }
+
+    /// Whether a command waits. Cheap enough for every round.
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Relaxed)
+    }
+
+    /// Take the next command.
+    pub fn take_mail(&self) -> Option<Command> {
+        let mail = self.mailbox.pop();
+        if mail.is_none() {
+            self.has_mail.store(false, Ordering::SeqCst);
+            // One that came in between.
+            let late = self.mailbox.pop();
+            if late.is_some() {
+                self.has_mail.store(true, Ordering::SeqCst);
+            }
+            return late;
+        }
+        mail
+    }
+
+    /// Count drops under a reason.
+    #[inline]
+    pub fn count_drop(&self, why: Drop, n: u64) {
+        add(&self.drops[why as usize], n);
+    }
+
+    /// Tell control something; `false` if the ring is full.
+    #[inline]
+    pub fn tell(&self, event: Event) -> bool {
+        self.events.push(event).is_ok()
+    }
+}
+
+/// Add to a counter that only the calling thread writes.
+#[inline(always)]
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+/// What all workers and control share.
+pub struct Shared {
+    /// The memory of all frames.
+    pub region: Arc<Region>,
+    /// The newest version.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Its number; written after it.
+    pub version: AtomicU64,
+    /// The switch's clock.
+    pub clock: Clock,
+    /// The workers.
+    pub workers: Vec<WorkerShared>,
+    /// Packets on their way from one worker to another.
+    pub rings: Rings,
+    /// Megaflows that one worker may have.
+    pub megaflow_limit: AtomicU64,
+    /// Milliseconds after which a megaflow that no packet used goes.
+    pub max_idle: AtomicU64,
+    control: OwnedFd,
+    control_told: AtomicBool,
+}
+
+impl Shared {
+    /// State for workers on these cores (`None` is not pinned).
+    ///
+    /// # Errors
+    /// If the wake-up descriptors cannot be made.
+    pub fn new(region: Arc<Region>, cores: &[Option<usize>]) -> std::io::Result<Shared> {
+        let workers: std::io::Result<Vec<_>> =
+            cores.iter().enumerate().map(|(i, c)| WorkerShared::new(i, *c)).collect();
+        Ok(Shared {
+            region,
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
+            version: AtomicU64::new(0),
+            clock: Clock::default(),
+            workers: workers?,
+            rings: Rings::new(cores.len()),
+            megaflow_limit: AtomicU64::new(1_000_000),
+            max_idle: AtomicU64::new(10_000),
+            control: sys::eventfd()?,
+            control_told: AtomicBool::new(false),
+        })
+    }
+
+    /// The descriptor that says that events wait.
+    pub fn control_fd(&self) -> RawFd {
+        self.control.as_raw_fd()
+    }
+
+    /// A worker has put events into its ring: let control know, once until it looks.
+    pub fn tell_control(&self) {
+        if !self.control_told.swap(true, Ordering::AcqRel) {
+            sys::eventfd_signal(&self.control);
+        }
+    }
+
+    /// Take up to `max` events of all workers.
+    pub fn take_events(&self, max: usize, mut f: impl FnMut(Event)) -> usize {
+        sys::eventfd_clear(&self.control);
+        self.control_told.store(false, Ordering::Release);
+        let mut n = 0;
+        for w in &self.workers {
+            while n < max {
+                let Some(e) = w.events.pop() else { break };
+                n += 1;
+                f(e);
+            }
+        }
+        if n >= max {
+            self.tell_control();
+        }
+        n
+    }
+
+    /// Give a worker a command.
+    ///
+    /// # Errors
+    /// The command, if the worker's mailbox is full.
+    pub fn command(&self, worker: usize, command: Command) -> Result<(), Command> {
+        let w = &self.workers[worker];
+        w.mailbox.push(command)?;
+        w.has_mail.store(true, Ordering::SeqCst);
+        w.wake();
+        Ok(())
+    }
+
+    /// Make a version the newest. Control only.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        let version = snapshot.version;
+        self.snapshot.store(snapshot);
+        self.version.store(version, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Wait until no worker treats a packet by a version older than `version`.
+    ///
+    /// # Errors
+    /// The index of a worker that did not get there in `patience`.
+    pub fn wait_adopted(&self, version: u64, patience: Duration) -> Result<(), usize> {
+        let deadline = Instant::now() + patience;
+        for w in &self.workers {
+            self.wait_for(w, deadline, || w.adopted.load(Ordering::SeqCst) >= version)?;
+        }
+        if self.workers.len() > 1 {
+            // What an old version handed over is sent by the owner's next round.
+            for w in &self.workers {
+                let then = w.counters.rounds.load(Ordering::SeqCst);
+                let to = w.index;
+                self.wait_for(w, deadline, || {
+                    self.rings.is_empty(to) || w.counters.rounds.load(Ordering::SeqCst) > then + 1
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(
+        &self,
+        w: &WorkerShared,
+        deadline: Instant,
+        done: impl Fn() -> bool,
+    ) -> Result<(), usize> {
+        let mut spins = 0u32;
+        while !done() {
+            fence(Ordering::SeqCst);
+            match w.state.load(Ordering::SeqCst) {
+                state::RUNNING => {}
+                _ if self.rings.is_empty(w.index) => return Ok(()),
+                _ => w.wake(),
+            }
+            spins += 1;
+            if spins < 64 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+            if spins % 1024 == 0 && Instant::now() > deadline {
+                return Err(w.index);
+            }
+        }
+        Ok(())
+    }
+}

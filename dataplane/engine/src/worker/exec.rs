@@ -1,0 +1,337 @@
+//! Do what an action program says, and send packets on their way.
+//!
+//! [`Transmit`] owns the worker's queues and frames. A packet that leaves by a queue of this
+//! worker is staged in the queue's burst; one that leaves by another worker's is handed over. A
+//! packet that ends is counted under its reason and its frames go back to the pool: nothing is
+//! dropped in silence.
+//!
+//! Must not know: how a program came to be.
+
+use std::sync::Arc;
+
+use afxdp::{FramePool, Packet};
+use flow::{Drop, FlowKey, Offsets, edit};
+use ofproto::program::{DpAction, DpPort};
+use ports::{Burst, Queue};
+
+use super::command::Owners;
+use crate::handover::Handed;
+use crate::samples::DropSample;
+use crate::shared::{Event, Shared, WorkerShared, add};
+
+/// Clones nested in each other at most; translation never nests deeper.
+const MAX_CLONES: usize = 16;
+
+/// One queue of a port, with the packets that are to leave by it in this round.
+pub(super) struct Slot {
+    pub port: DpPort,
+    pub queue: Queue,
+    pub staged: Burst,
+    /// The device is gone: nothing more is received.
+    pub gone: bool,
+    /// In the list of slots to flush.
+    dirty: bool,
+}
+
+/// The transmit side of a worker.
+pub(super) struct Transmit {
+    pub shared: Arc<Shared>,
+    pub me: usize,
+    pub pool: FramePool,
+    pub slots: Vec<Slot>,
+    /// This worker's slot for each `DpPort`; `NO_SLOT` where it has none.
+    local: Vec<u16>,
+    owners: Owners,
+    /// Slots that sent or received in this round.
+    dirty: Vec<u16>,
+    /// Workers that packets were handed to in this round.
+    handed_to: u64,
+    pub told: bool,
+    pub now: u64,
+}
+
+const NO_SLOT: u16 = u16::MAX;
+
+/// Where a packet stands: its key, layers, and what to say if it is dropped.
+pub(super) struct Where<'a> {
+    pub key: &'a FlowKey,
+    pub off: Offsets,
+    pub rule: Option<(u32, u64)>,
+}
+
+impl Transmit {
+    pub fn new(shared: Arc<Shared>, me: usize) -> Transmit {
+        let pool = shared.region.pool();
+        Transmit {
+            shared,
+            me,
+            pool,
+            slots: Vec::new(),
+            local: Vec::new(),
+            owners: Owners::default(),
+            dirty: Vec::new(),
+            handed_to: 0,
+            told: false,
+            now: 0,
+        }
+    }
+
+    pub fn worker(&self) -> &WorkerShared {
+        &self.shared.workers[self.me]
+    }
+
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.owners = owners;
+    }
+
+    pub fn add_slot(&mut self, port: DpPort, queue: Queue) -> usize {
+        self.slots.push(Slot { port, queue, staged: Burst::new(), gone: false, dirty: false });
+        self.index_slots();
+        self.slots.len() - 1
+    }
+
+    /// Take all slots of a port out, staged packets sent.
+    pub fn remove_slots(&mut self, port: Option<DpPort>) -> Vec<Queue> {
+        self.flush();
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < self.slots.len() {
+            if port.is_none_or(|p| p == self.slots[at].port) {
+                out.push(self.slots.swap_remove(at).queue);
+            } else {
+                at += 1;
+            }
+        }
+        self.index_slots();
+        out
+    }
+
+    fn index_slots(&mut self) {
+        self.local.fill(NO_SLOT);
+        for (i, slot) in self.slots.iter().enumerate() {
+            let port = slot.port.0 as usize;
+            if self.local.len() <= port {
+                self.local.resize(port + 1, NO_SLOT);
+            }
+            // The first queue of a port that this worker has transmits for it.
+            if self.local[port] == NO_SLOT {
+                self.local[port] = i as u16;
+            }
+        }
+    }
+
+    /// Count a packet that ends here and give its frames back.
+    pub fn drop_packet(&mut self, packet: Packet, why: Drop, at: &Where<'_>) {
+        self.note_drop(why, at, packet.len());
+        self.pool.free_packet(packet);
+    }
+
+    pub fn note_drop(&mut self, why: Drop, at: &Where<'_>, len: usize) {
+        let now = self.now;
+        let worker = self.worker();
+        worker.count_drop(why, 1);
+        if worker.samples.wanted(why, now) {
+            let (key, rule) = (at.key.clone(), at.rule);
+            worker.samples.keep(DropSample { at: now, why, key, len, rule });
+        }
+    }
+
+    /// Send a packet out of a port, as it is.
+    #[inline]
+    pub fn output(&mut self, port: DpPort, packet: Packet, at: &Where<'_>) {
+        match self.local.get(port.0 as usize) {
+            Some(&slot) if slot != NO_SLOT => self.stage(slot, packet),
+            _ => self.hand_over(port, packet, at),
+        }
+    }
+
+    #[inline]
+    fn stage(&mut self, slot: u16, packet: Packet) {
+        let s = &mut self.slots[usize::from(slot)];
+        if !s.dirty {
+            s.dirty = true;
+            self.dirty.push(slot);
+        }
+        s.staged.push(packet);
+        if s.staged.is_full() {
+            s.queue.tx_burst(&mut self.pool, &mut s.staged);
+        }
+    }
+
+    /// A slot has received: its queue wants to be tended in this round.
+    #[inline]
+    pub fn mark_dirty(&mut self, slot: usize) {
+        let s = &mut self.slots[slot];
+        if !s.dirty {
+            s.dirty = true;
+            self.dirty.push(slot as u16);
+        }
+    }
+
+    /// A port's descriptor has something to read.
+    pub fn set_ready(&mut self, port: DpPort) {
+        if let Some(&slot) = self.local.get(port.0 as usize)
+            && slot != NO_SLOT
+        {
+            self.slots[usize::from(slot)].queue.set_ready();
+        }
+    }
+
+    /// Let every queue wake its descriptor from now on; `false` if one has something already.
+    pub fn ready_to_sleep(&mut self) -> bool {
+        let pool = &mut self.pool;
+        self.slots.iter_mut().all(|s| s.gone || s.queue.before_sleep(pool))
+    }
+
+    #[cold]
+    fn hand_over(&mut self, port: DpPort, packet: Packet, at: &Where<'_>) {
+        let owner = self.owners.get(port.0 as usize).copied().flatten();
+        let Some(owner) = owner.map(usize::from).filter(|o| *o != self.me) else {
+            return self.drop_packet(packet, Drop::PortGone, at);
+        };
+        match self.shared.rings.push(self.me, owner, Handed { port, packet }) {
+            Ok(()) => self.handed_to |= 1 << owner.min(63),
+            Err(h) => self.drop_packet(h.packet, Drop::HandOverFull, at),
+        }
+    }
+
+    /// Send what other workers handed over; how many packets.
+    pub fn take_handed(&mut self) -> usize {
+        let mut n = 0;
+        for from in 0..self.shared.workers.len() {
+            while let Some(h) = self.shared.rings.pop(from, self.me) {
+                n += 1;
+                match self.local.get(h.port.0 as usize) {
+                    Some(&slot) if slot != NO_SLOT => self.stage(slot, h.packet),
+                    _ => {
+                        self.worker().count_drop(Drop::PortGone, 1);
+                        self.pool.free_packet(h.packet);
+                    }
+                }
+            }
+        }
+        n
+    }
+
+    /// Send all that is staged, and wake the workers that were handed packets.
+    #[inline]
+    pub fn flush(&mut self) {
+        while let Some(slot) = self.dirty.pop() {
+            let s = &mut self.slots[usize::from(slot)];
+            s.dirty = false;
+            if !s.staged.is_empty() {
+                s.queue.tx_burst(&mut self.pool, &mut s.staged);
+            }
+            s.queue.flush(&mut self.pool);
+        }
+        if self.handed_to != 0 {
+            for w in flow::sparse::bits(std::mem::take(&mut self.handed_to)) {
+                self.shared.workers[w].wake();
+            }
+        }
+        if std::mem::take(&mut self.told) {
+            self.shared.tell_control();
+        }
+    }
+
+    /// Tell control something; `false` if there was no room.
+    pub fn tell(&mut self, event: Event) -> bool {
+        self.told = true;
+        let told = self.worker().tell(event);
+        if !told {
+            add(&self.worker().counters.events_lost, 1);
+        }
+        told
+    }
+
+    /// Do the steps of a program on a packet.
+    pub fn run(&mut self, program: &[DpAction], packet: Packet, at: &mut Where<'_>) {
+        self.run_nested(program, packet, at, 0);
+    }
+
+    fn run_nested(
+        &mut self,
+        program: &[DpAction],
+        mut packet: Packet,
+        at: &mut Where<'_>,
+        depth: usize,
+    ) {
+        let mut cut = None;
+        for (i, step) in program.iter().enumerate() {
+            let last = i + 1 == program.len();
+            let done = match step {
+                DpAction::Output(port) if last && cut.is_none() => {
+                    return self.output(*port, packet, at);
+                }
+                DpAction::Output(port) => {
+                    self.output_copy(*port, &packet, cut.take(), at);
+                    Ok(())
+                }
+                DpAction::PushVlan { tpid, tci } => {
+                    edit::push_vlan(&mut packet, &mut at.off, *tpid, *tci)
+                }
+                DpAction::PopVlan => edit::pop_vlan(&mut packet, &mut at.off),
+                DpAction::Set(set) => edit::set(&mut packet, &at.off, set),
+                DpAction::Truncate(n) => {
+                    cut = Some(*n as usize);
+                    Ok(())
+                }
+                DpAction::Clone(steps) if depth < MAX_CLONES => {
+                    self.clone_and_run(steps, &packet, at, depth);
+                    Ok(())
+                }
+                DpAction::Clone(_) => Err(Drop::Recursion),
+                DpAction::Controller(to) => {
+                    self.to_controller(to, &packet, at);
+                    Ok(())
+                }
+                DpAction::Drop(why) => Err(*why),
+            };
+            if let Err(why) = done {
+                return self.drop_packet(packet, why, at);
+            }
+        }
+        // The last step was no output, so all that was to be sent has been.
+        self.pool.free_packet(packet);
+    }
+
+    fn output_copy(&mut self, port: DpPort, packet: &Packet, cut: Option<usize>, at: &Where<'_>) {
+        match packet.duplicate(&mut self.pool) {
+            Some(mut copy) => {
+                if let Some(len) = cut {
+                    copy.truncate(len, &mut self.pool);
+                }
+                self.output(port, copy, at);
+            }
+            None => self.note_drop(Drop::NoFrame, at, packet.len()),
+        }
+    }
+
+    fn clone_and_run(
+        &mut self,
+        steps: &[DpAction],
+        packet: &Packet,
+        at: &mut Where<'_>,
+        depth: usize,
+    ) {
+        let off = at.off;
+        match packet.duplicate(&mut self.pool) {
+            Some(copy) => self.run_nested(steps, copy, at, depth + 1),
+            None => self.note_drop(Drop::NoFrame, at, packet.len()),
+        }
+        at.off = off;
+    }
+
+    fn to_controller(
+        &mut self,
+        to: &Arc<ofproto::program::ToController>,
+        packet: &Packet,
+        at: &Where<'_>,
+    ) {
+        let mut bytes = vec![0; packet.len().min(usize::from(to.max_len))];
+        packet.copy_to(&mut bytes);
+        if !self.tell(Event::PacketIn(Box::new((to.clone(), bytes)))) {
+            self.note_drop(Drop::ControllerFull, at, packet.len());
+        }
+    }
+}

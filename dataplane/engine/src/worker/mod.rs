@@ -1,0 +1,346 @@
+//! One core's loop: poll queues, forward bursts, stay in step with control.
+//!
+//! A round is: a burst boundary (adopt the newest snapshot, take commands), one burst from each
+//! queue through [`Worker::forward`], what other workers handed over, transmit, and a slice of
+//! housekeeping. A worker that finds nothing for a while sleeps until a queue, another worker or
+//! control wakes it (`Poll::Adaptive`), or never does (`Poll::Busy`).
+//!
+//! Everything here belongs to the worker's thread; what others see is in [`Shared`].
+
+pub mod command;
+mod exec;
+mod park;
+mod sweep;
+mod upcall;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use afxdp::Packet;
+use flow::{Drop, FlowKey, Offsets, extract, word};
+use ofproto::program::DpPort;
+use ofproto::snapshot::{LogNode, Snapshot};
+use ofproto::xlate::Translation;
+use ports::{Burst, RxStatus};
+
+use crate::cpu::cycles;
+use crate::index::prefetch;
+use crate::megaflow::{BURST, Found, Megaflows};
+use crate::shared::{Event, Shared, add, state};
+use command::Command;
+use exec::{Transmit, Where};
+use park::Sleep;
+use sweep::Sweep;
+use upcall::Flows;
+
+/// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
+const CACHE_BUCKETS: usize = 1 << 14;
+/// Changes that a worker applies one by one at most; past that all megaflows are stale.
+const MAX_LAG: usize = 100_000;
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Poll {
+    /// Sleep after a short while.
+    #[default]
+    Adaptive,
+    /// Poll on.
+    Busy,
+}
+
+/// How a worker is started.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOptions {
+    /// When idle.
+    pub poll: Poll,
+}
+
+/// One worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    me: usize,
+    options: WorkerOptions,
+    log: Arc<LogNode>,
+    flows: Flows,
+    tx: Transmit,
+    burst: Burst,
+    keys: Box<[FlowKey; BURST]>,
+    offsets: [Offsets; BURST],
+    found: [Found; BURST],
+    started: Instant,
+    sweep: Sweep,
+    sleep: Sleep,
+    stop: bool,
+}
+
+impl Worker {
+    /// The worker with that number.
+    ///
+    /// # Errors
+    /// If its epoll sets cannot be made.
+    pub fn new(
+        shared: Arc<Shared>,
+        me: usize,
+        options: WorkerOptions,
+        started: Instant,
+    ) -> std::io::Result<Worker> {
+        let snapshot = shared.snapshot.load_full();
+        let sleep = Sleep::new(shared.workers[me].wake_fd())?;
+        Ok(Worker {
+            me,
+            options,
+            log: snapshot.log.clone(),
+            flows: Flows {
+                snapshot,
+                mega: Megaflows::new(CACHE_BUCKETS),
+                feet: Default::default(),
+                out: Translation::default(),
+            },
+            tx: Transmit::new(shared.clone(), me),
+            shared,
+            burst: Burst::default(),
+            keys: Box::new(std::array::from_fn(|_| FlowKey::ZERO)),
+            offsets: [Offsets::default(); BURST],
+            found: [Found::Miss; BURST],
+            started,
+            sweep: Sweep::default(),
+            sleep,
+            stop: false,
+        })
+    }
+
+    /// Run until control says stop.
+    pub fn run(mut self) {
+        if let Some(core) = self.shared.workers[self.me].core {
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+        }
+        let mut before = cycles();
+        while !self.stop {
+            let work = self.round();
+            if work > 0 {
+                self.sleep.busy();
+            }
+            let now = cycles();
+            self.account(work, now.wrapping_sub(before));
+            before = now;
+            if work == 0 && self.options.poll == Poll::Adaptive && self.idle_long_enough() {
+                self.park();
+            }
+        }
+        self.shared.workers[self.me].state.store(state::STOPPED, Ordering::SeqCst);
+    }
+
+    /// One round; how much there was to do.
+    pub fn round(&mut self) -> usize {
+        self.tx.now = self.started.elapsed().as_millis() as u64 + 1;
+        self.boundary();
+        self.look_at_taps();
+        let mut work = 0;
+        for slot in 0..self.tx.slots.len() {
+            work += self.poll_slot(slot);
+        }
+        if self.shared.workers.len() > 1 {
+            work += self.tx.take_handed();
+        }
+        self.tx.flush();
+        work + self.housekeeping()
+    }
+
+    /// Between bursts: take up what control has published and asked.
+    fn boundary(&mut self) {
+        let newest = self.shared.version.load(Ordering::SeqCst);
+        if newest != self.flows.snapshot.version {
+            self.adopt();
+        }
+        if self.shared.workers[self.me].has_mail() {
+            while let Some(command) = self.shared.workers[self.me].take_mail() {
+                self.obey(command);
+            }
+        }
+    }
+
+    /// Take up the newest snapshot, and mark the megaflows that the way there touches.
+    fn adopt(&mut self) {
+        let snapshot: Arc<Snapshot> = self.shared.snapshot.load_full();
+        let mut applied = 0;
+        let mut marked = 0;
+        while self.log.version < snapshot.version {
+            let Some(next) = self.log.next().cloned() else { break };
+            applied += next.changes.len();
+            if applied <= MAX_LAG {
+                marked += self.flows.apply_changes(&next.changes);
+            }
+            self.log = next;
+        }
+        if applied > MAX_LAG || self.log.version != snapshot.version {
+            marked += self.flows.apply_changes(&[ofproto::snapshot::Change::All]);
+            self.log = snapshot.log.clone();
+            add(&self.shared.workers[self.me].counters.flushes, 1);
+        }
+        let version = snapshot.version;
+        self.flows.snapshot = snapshot;
+        let w = &self.shared.workers[self.me];
+        add(&w.counters.marked_stale, marked);
+        w.adopted.store(version, Ordering::SeqCst);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::AddQueue { port, queue } => {
+                let slot = self.tx.add_slot(port, *queue);
+                self.sleep.watch(&self.tx.slots[slot]);
+            }
+            Command::RemovePort { port, reply } => {
+                for slot in self.tx.slots.iter().filter(|s| s.port == port) {
+                    self.sleep.forget(slot);
+                }
+                self.give_back(Some(port), reply);
+            }
+            Command::Owners(owners) => self.tx.set_owners(owners),
+            Command::Flush(reply) => {
+                self.flows.flush(self.tx.now);
+                let _ = reply.try_send(());
+            }
+            Command::PushStats(reply) => self.sweep.push_all(reply),
+            Command::Dump { max, reply } => self.sweep.dump(max, reply),
+            Command::Stop(reply) => {
+                self.stop = true;
+                self.give_back(None, reply);
+            }
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        port: Option<DpPort>,
+        reply: std::sync::mpsc::SyncSender<Vec<ports::Queue>>,
+    ) {
+        let queues = self.tx.remove_slots(port);
+        // If nobody waits any more, the queues' frames are still ours to return.
+        if let Err(e) = reply.try_send(queues) {
+            let (std::sync::mpsc::TrySendError::Full(queues)
+            | std::sync::mpsc::TrySendError::Disconnected(queues)) = e;
+            for q in queues {
+                q.close(&mut self.tx.pool);
+            }
+        }
+    }
+
+    fn poll_slot(&mut self, slot: usize) -> usize {
+        let s = &mut self.tx.slots[slot];
+        if s.gone {
+            return 0;
+        }
+        let status = s.queue.rx_burst(&mut self.tx.pool, &mut self.burst);
+        let port = s.port;
+        if status == RxStatus::Gone {
+            s.gone = true;
+            self.sleep.forget(&self.tx.slots[slot]);
+            self.tx.tell(Event::PortGone(port));
+        }
+        let n = self.burst.len();
+        if n == 0 {
+            return 0;
+        }
+        self.tx.mark_dirty(slot);
+        let w = &self.shared.workers[self.me].counters;
+        add(&w.packets, n as u64);
+        add(&w.bursts, 1);
+        self.forward(port);
+        n
+    }
+
+    /// Bring the packets of `self.burst`, which came in by `port`, on their way.
+    #[inline]
+    fn forward(&mut self, port: DpPort) {
+        let n = self.burst.len();
+        let meta = u64::from(port.0) << 32;
+        for packet in self.burst.iter() {
+            prefetch(packet.data());
+        }
+        for ((packet, key), off) in
+            self.burst.iter().zip(self.keys.iter_mut()).zip(&mut self.offsets)
+        {
+            key.clear_groups();
+            key.set_word(word::META, meta);
+            *off = extract(packet.data(), packet.len(), key);
+        }
+        self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n]);
+        let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
+        for (i, packet) in burst.drain(..).enumerate() {
+            match found[i] {
+                Found::Hit(id) => hit(flows, tx, id, packet, &keys[i], offsets[i]),
+                _ => missed(flows, tx, packet, &keys[i], offsets[i]),
+            }
+        }
+    }
+
+    fn account(&mut self, work: usize, cycles: u64) {
+        let c = &self.shared.workers[self.me].counters;
+        add(&c.rounds, 1);
+        if work == 0 {
+            add(&c.idle_rounds, 1);
+            add(&c.idle_cycles, cycles);
+        } else {
+            add(&c.busy_cycles, cycles);
+        }
+    }
+}
+
+/// A packet whose megaflow is known.
+#[inline(always)]
+fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, key: &FlowKey, off: Offsets) {
+    let hot = flows.mega.hot(id);
+    hot.packets += 1;
+    hot.bytes += packet.len() as u64;
+    hot.used = tx.now;
+    hot.tcp_flags |= (key.word(word::L4) >> 16) as u16;
+    if hot.output != DpPort(0) {
+        return tx.output(hot.output, packet, &Where { key, off, rule: None });
+    }
+    run_program(flows, tx, id, packet, key, off);
+}
+
+#[inline(never)]
+fn run_program(
+    flows: &mut Flows,
+    tx: &mut Transmit,
+    id: u32,
+    packet: Packet,
+    key: &FlowKey,
+    off: Offsets,
+) {
+    let rule = match upcall::drop_reason(flows.mega.hot(id).program()) {
+        Some(_) => flows.mega.note(id).and_then(|n| n.last_rule),
+        None => None,
+    };
+    let mut at = Where { key, off, rule };
+    tx.run(flows.mega.hot(id).program(), packet, &mut at);
+}
+
+/// A packet that no megaflow covers, or only a stale one.
+#[cold]
+fn missed(flows: &mut Flows, tx: &mut Transmit, packet: Packet, key: &FlowKey, off: Offsets) {
+    if off.fault == flow::Fault::Ethernet {
+        return tx.drop_packet(packet, Drop::Runt, &Where { key, off, rule: None });
+    }
+    // An earlier packet of the burst may have brought the megaflow.
+    let mut found = [Found::Miss];
+    flows.mega.lookup(key.word(word::META), std::slice::from_ref(key), &mut found);
+    let stale = match found[0] {
+        Found::Hit(id) => return hit(flows, tx, id, packet, key, off),
+        Found::Stale(id) => Some(id),
+        Found::Miss => None,
+    };
+    match flows.upcall(key, stale, tx) {
+        Ok(id) => hit(flows, tx, id, packet, key, off),
+        Err(program) => {
+            for rule in &flows.out.rules {
+                rule.stats.add(1, packet.len() as u64, tx.now);
+            }
+            let mut at = Where { key, off, rule: flows.out.last_rule };
+            tx.run(&program, packet, &mut at);
+        }
+    }
+}

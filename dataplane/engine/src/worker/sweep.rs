@@ -1,0 +1,172 @@
+//! Housekeeping, a slice at a time: age megaflows, tell rules what was counted, answer dumps.
+//!
+//! A pass over all megaflows takes place at least twice a second; each round does a slice of it,
+//! so that no packet waits for a pass.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+
+use super::Worker;
+use super::command::MegaflowDump;
+use super::upcall::Flows;
+use crate::shared::WorkerCounters;
+
+/// Megaflows looked at in one round.
+const SLICE: u32 = 64;
+/// Milliseconds between the starts of two passes.
+const PERIOD: u64 = 500;
+
+/// Where housekeeping stands.
+#[derive(Default)]
+pub(super) struct Sweep {
+    /// The next megaflow to look at.
+    cursor: u32,
+    /// When the current pass began.
+    pass: u64,
+    jobs: Vec<Job>,
+}
+
+/// Something that control asked for and that takes many rounds.
+struct Job {
+    cursor: u32,
+    kind: JobKind,
+}
+
+enum JobKind {
+    Push(SyncSender<()>),
+    Dump { max: usize, list: Vec<MegaflowDump>, reply: SyncSender<Vec<MegaflowDump>> },
+}
+
+impl Sweep {
+    pub fn push_all(&mut self, reply: SyncSender<()>) {
+        self.jobs.push(Job { cursor: 0, kind: JobKind::Push(reply) });
+    }
+
+    pub fn dump(&mut self, max: usize, reply: SyncSender<Vec<MegaflowDump>>) {
+        let kind = JobKind::Dump { max, list: Vec::new(), reply };
+        self.jobs.push(Job { cursor: 0, kind });
+    }
+
+    /// Whether nothing of it is half done.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.cursor == 0
+    }
+}
+
+impl Worker {
+    /// A slice of housekeeping. How much there was to do.
+    pub(super) fn housekeeping(&mut self) -> usize {
+        let now = self.tx.now;
+        let mut work = 0;
+        if self.sweep.cursor != 0 || now >= self.sweep.pass + PERIOD {
+            work += self.sweep_slice(now);
+        }
+        while let Some(mut job) = self.sweep.jobs.pop() {
+            work += 1;
+            if !job.step(&mut self.flows, now) {
+                self.sweep.jobs.push(job);
+                break;
+            }
+        }
+        work
+    }
+
+    fn sweep_slice(&mut self, now: u64) -> usize {
+        if self.sweep.cursor == 0 {
+            self.sweep.pass = now;
+        }
+        let max_idle = self.shared.max_idle.load(Ordering::Relaxed);
+        let end = self.flows.mega.slots().min(self.sweep.cursor + SLICE);
+        for id in self.sweep.cursor..end {
+            if !self.flows.mega.is_live(id) {
+                continue;
+            }
+            if self.flows.push_stats(id, now) {
+                self.flows.repeat_effects(id, &mut self.tx);
+            } else if now > self.flows.mega.hot(id).used + max_idle {
+                self.flows.remove(id, now);
+            }
+        }
+        self.sweep.cursor = end;
+        if end == self.flows.mega.slots() {
+            self.sweep.cursor = 0;
+            self.flows.mega.tune();
+            self.publish_counters();
+        }
+        1
+    }
+
+    /// Let others see what is only counted here.
+    pub(super) fn publish_counters(&mut self) {
+        let c: &WorkerCounters = &self.shared.workers[self.me].counters;
+        let set = |to: &std::sync::atomic::AtomicU64, v: u64| to.store(v, Ordering::Relaxed);
+        let n = self.flows.mega.counters;
+        set(&c.cache_hits, n.cache_hits);
+        set(&c.classifier_hits, n.classifier_hits);
+        set(&c.probes, n.probes);
+        set(&c.megaflows, self.flows.mega.len() as u64);
+        set(&c.masks, self.flows.mega.subtable_count() as u64);
+        set(&c.pool_frames, self.tx.pool.len() as u64);
+        let held = self.tx.slots.iter().map(|s| s.queue.frames_held() as u64).sum();
+        set(&c.queue_frames, held);
+    }
+}
+
+impl Job {
+    /// One slice; whether the job is done.
+    fn step(&mut self, flows: &mut Flows, now: u64) -> bool {
+        let end = flows.mega.slots().min(self.cursor + SLICE);
+        for id in self.cursor..end {
+            if !flows.mega.is_live(id) {
+                continue;
+            }
+            match &mut self.kind {
+                JobKind::Push(_) => {
+                    flows.push_stats(id, now);
+                }
+                JobKind::Dump { max, list, .. } => {
+                    if list.len() < *max {
+                        list.extend(describe(flows, id, now));
+                    }
+                }
+            }
+        }
+        self.cursor = end;
+        if end < flows.mega.slots() {
+            return false;
+        }
+        match &mut self.kind {
+            JobKind::Push(reply) => {
+                let _ = reply.try_send(());
+            }
+            JobKind::Dump { list, reply, .. } => {
+                let _ = reply.try_send(std::mem::take(list));
+            }
+        }
+        true
+    }
+}
+
+fn describe(flows: &mut Flows, id: u32, now: u64) -> Option<MegaflowDump> {
+    let matches = flows.mega.matched(id);
+    let hot = flows.mega.hot(id);
+    let (packets, bytes, used, tcp_flags) = (hot.packets, hot.bytes, hot.used, hot.tcp_flags);
+    let (stale, program) = (hot.is_stale(), hot.program().clone());
+    let note = flows.mega.note(id)?;
+    Some(MegaflowDump {
+        matches,
+        program,
+        packets,
+        bytes,
+        idle: now.saturating_sub(used),
+        age: now.saturating_sub(note.created),
+        tcp_flags,
+        stale,
+        rules: note
+            .rules
+            .iter()
+            .map(|r| (u32::from(r.bridge.0) << 8 | u32::from(r.table), r.cookie))
+            .collect(),
+        depends: note.depends.to_vec(),
+    })
+}

@@ -1,0 +1,188 @@
+//! A packet that no megaflow covers: translate, install, and remember what it depended on.
+//!
+//! A stale megaflow comes here too. If its new translation has the same mask it is kept, with its
+//! counters, and only its program and dependencies are exchanged.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use classifier::{Change as Rules, Footprints};
+use flow::{Drop, FlowKey};
+use ofproto::program::Program;
+use ofproto::rule::Rule;
+use ofproto::snapshot::{Change, Dep, Snapshot};
+use ofproto::xlate::{Effect, Translation, translate};
+use smallvec::SmallVec;
+
+use super::exec::Transmit;
+use crate::megaflow::Megaflows;
+use crate::shared::{Event, add};
+
+/// What a worker keeps with a megaflow besides what hits need.
+pub(super) struct Note {
+    pub rules: SmallVec<[Arc<Rule>; 4]>,
+    pub effects: SmallVec<[Effect; 1]>,
+    pub depends: SmallVec<[Dep; 6]>,
+    pub created: u64,
+    /// Packets and bytes that the rules have been told of.
+    pub pushed: (u64, u64),
+    /// The last rule that matched, for the drops that its program makes.
+    pub last_rule: Option<(u32, u64)>,
+}
+
+/// A worker's megaflows and what is needed to make them.
+pub(super) struct Flows {
+    pub snapshot: Arc<Snapshot>,
+    pub mega: Megaflows<Note>,
+    pub feet: Footprints,
+    pub out: Translation,
+}
+
+impl Flows {
+    /// Translate for `key` and install the result. The megaflow, or if it could not be installed
+    /// the program for this one packet.
+    pub fn upcall(
+        &mut self,
+        key: &FlowKey,
+        stale: Option<u32>,
+        tx: &mut Transmit,
+    ) -> Result<u32, Program> {
+        translate(&self.snapshot, key, None, &mut self.out);
+        add(&tx.worker().counters.upcalls, 1);
+        for effect in &self.out.effects {
+            apply(effect, tx);
+        }
+        let program = Program::from(self.out.program.as_slice());
+        let note = Note {
+            rules: self.out.rules.iter().cloned().collect(),
+            effects: self.out.effects.iter().cloned().collect(),
+            depends: self.out.depends.iter().copied().collect(),
+            created: tx.now,
+            pushed: (0, 0),
+            last_rule: self.out.last_rule,
+        };
+        if let Some(id) = stale {
+            if self.mega.same_mask(id, &self.out.mask) {
+                self.renew(id, program, note, tx);
+                return Ok(id);
+            }
+            self.remove(id, tx.now);
+        }
+        let limit = tx.shared.megaflow_limit.load(Ordering::Relaxed);
+        if self.mega.len() as u64 >= limit || !self.mega.has_room_for_mask() {
+            add(&tx.worker().counters.not_installed, 1);
+            return Err(program);
+        }
+        let id = self.mega.insert(key, &self.out.mask, program, tx.now, note);
+        self.remember(id);
+        Ok(id)
+    }
+
+    fn renew(&mut self, id: u32, program: Program, mut note: Note, tx: &mut Transmit) {
+        self.push_stats(id, tx.now);
+        if **self.mega.hot(id).program() == *program {
+            add(&tx.worker().counters.renewed, 1);
+        }
+        self.feet.remove(id);
+        if let Some(old) = self.mega.note(id) {
+            note.pushed = old.pushed;
+            note.created = old.created;
+        }
+        self.mega.renew(id, program, note);
+        self.remember(id);
+    }
+
+    /// Note what the last translation depended on as what this megaflow depends on.
+    fn remember(&mut self, id: u32) {
+        for v in &self.out.visits {
+            self.feet.add(v.table, &v.key, &v.mask, v.rule, v.floor, id);
+        }
+        for d in &self.out.depends {
+            self.feet.add_dep(d.key(), id);
+        }
+    }
+
+    /// Remove a megaflow; its rules get what it counted.
+    pub fn remove(&mut self, id: u32, now: u64) {
+        self.push_stats(id, now);
+        self.feet.remove(id);
+        self.mega.remove(id);
+    }
+
+    /// Add what a megaflow has counted since the last time to its rules. Whether it had packets.
+    pub fn push_stats(&mut self, id: u32, now: u64) -> bool {
+        let hot = self.mega.hot(id);
+        let (packets, bytes, used) = (hot.packets, hot.bytes, hot.used);
+        let Some(note) = self.mega.note(id) else { return false };
+        let (p, b) = (packets - note.pushed.0, bytes - note.pushed.1);
+        if p == 0 {
+            return false;
+        }
+        note.pushed = (packets, bytes);
+        for rule in &note.rules {
+            rule.stats.add(p, b, used.min(now));
+        }
+        true
+    }
+
+    /// A sweep found a megaflow with new packets: what follows from them follows again.
+    pub fn repeat_effects(&mut self, id: u32, tx: &mut Transmit) {
+        let Some(note) = self.mega.note(id) else { return };
+        for effect in &note.effects {
+            apply(effect, tx);
+        }
+    }
+
+    /// Mark what the changes of one version touch; how many.
+    pub fn apply_changes(&mut self, changes: &[Change]) -> u64 {
+        let Flows { mega, feet, .. } = self;
+        let mut n = 0;
+        let mut mark = |id: u32| {
+            n += 1;
+            mega.mark_stale(id);
+        };
+        for change in changes {
+            match change {
+                Change::RuleAdded { table, matches, priority } => {
+                    feet.touched(*table, matches, Rules::Add { priority: *priority }, &mut mark);
+                }
+                Change::RuleGone { table, matches, rule } => {
+                    feet.touched(*table, matches, Rules::Gone { rule: *rule }, &mut mark);
+                }
+                Change::Dep(dep) => feet.touched_dep(dep.key(), &mut mark),
+                Change::All => (0..mega.slots()).for_each(|id| mega.mark_stale(id)),
+            }
+        }
+        n
+    }
+
+    /// Forget all megaflows.
+    pub fn flush(&mut self, now: u64) {
+        for id in 0..self.mega.slots() {
+            if self.mega.is_live(id) {
+                self.remove(id, now);
+            }
+        }
+    }
+}
+
+/// Let follow what follows from a packet.
+fn apply(effect: &Effect, tx: &mut Transmit) {
+    match effect {
+        Effect::RefreshMac(entry) => entry.used.store(tx.now, Ordering::Relaxed),
+        Effect::LearnMac { bridge, vlan, mac, port } => {
+            tx.tell(Event::LearnMac { bridge: *bridge, vlan: *vlan, mac: *mac, port: *port });
+        }
+        Effect::LearnFlow { bridge, flow } => {
+            tx.tell(Event::LearnFlow { bridge: *bridge, flow: flow.clone() });
+        }
+    }
+}
+
+/// Why a packet of this program is dropped, if it is.
+pub(super) fn drop_reason(program: &Program) -> Option<Drop> {
+    match &**program {
+        [ofproto::program::DpAction::Drop(why)] => Some(*why),
+        _ => None,
+    }
+}

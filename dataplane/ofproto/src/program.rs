@@ -1,0 +1,64 @@
+//! What does the datapath do with a packet of a megaflow?
+//!
+//! An action program is what translation gives and what a megaflow carries: a short list of plain
+//! steps with all decisions taken. Ports are datapath ports, recirculation names frozen state by
+//! number. Nothing here refers to tables, bridges or OpenFlow.
+
+use flow::{Drop, Match};
+
+/// A datapath port: one number space for the whole process, dense, reused only after the port's
+/// megaflows are gone. 0 is no port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct DpPort(pub u32);
+
+/// One step of an action program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DpAction {
+    /// Send the packet, as it is now, to a port.
+    Output(DpPort),
+    /// Put a VLAN tag in front of all others.
+    PushVlan {
+        /// 0x8100 or 0x88a8.
+        tpid: u16,
+        /// Priority, DEI and VLAN id as on the wire.
+        tci: u16,
+    },
+    /// Take the outermost VLAN tag off.
+    PopVlan,
+    /// Change the matched bits of headers (or of packet metadata) to the match's values.
+    Set(Box<Match>),
+    /// Cut the copies that later outputs send to that many bytes, until the next output.
+    Truncate(u32),
+    /// Do the steps on a copy; the packet itself stays as it is.
+    Clone(Box<[DpAction]>),
+    /// Hand a copy to the control side.
+    Controller(std::sync::Arc<ToController>),
+    /// The packet ends here, for this reason. Only as the last step.
+    Drop(Drop),
+}
+
+/// A packet on its way to the control side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToController {
+    /// The bridge that sends it.
+    pub bridge: u32,
+    /// Number of the controller connection, from the action; 0 for all.
+    pub controller: u16,
+    /// Why (`OFPR_*`).
+    pub reason: u8,
+    /// Bytes to send at most.
+    pub max_len: u16,
+    /// Table of the rule.
+    pub table: u8,
+    /// Cookie of the rule.
+    pub cookie: u64,
+    /// OpenFlow port it came in by.
+    pub in_port: u32,
+    /// The metadata that the packet had (registers and the like), sparse.
+    pub metadata: Match,
+    /// What `controller(userdata=...)` carried.
+    pub userdata: Box<[u8]>,
+}
+
+/// A program, shared by megaflows that have the same.
+pub type Program = std::sync::Arc<[DpAction]>;

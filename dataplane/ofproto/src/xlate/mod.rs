@@ -1,0 +1,388 @@
+//! What is to be done with packets like this one?
+//!
+//! [`translate`] walks a packet's key through the tables of its bridge, over patch ports into
+//! others, and gives an action program for the datapath, the mask of every bit that the decision
+//! depended on, and, as data, everything else that follows: which rules count the packet, which
+//! addresses are to be learned, and what the decision was made from, so that a change can find
+//! it. It reads the snapshot and changes nothing.
+//!
+//! Two masks carry the bookkeeping. `wc` has the bits of the *received* packet that were
+//! consulted: it becomes the megaflow's mask. `fixed` has the bits of the *current* key whose
+//! value no longer comes from the packet but from an action: consulting those adds nothing to
+//! `wc`. `dirty` has the bits that the packet in the datapath does not have yet: they are
+//! committed, as one masked set, before anything looks at the packet's bytes.
+//!
+//! Tracing is a [`Sink`] handed to this same code.
+//!
+//! Must not know: caches, workers, sockets, time beyond the `now` it is given.
+
+mod actions;
+mod commit;
+mod group;
+mod learn;
+mod normal;
+mod output;
+
+use std::sync::Arc;
+
+use flow::{Drop, FlowKey, word};
+
+pub use learn::LearnedFlow;
+
+use crate::program::{DpAction, DpPort};
+use crate::rule::Rule;
+use crate::snapshot::{Bridge, BridgeId, FdbEntry, OfPort, Port, Snapshot, Dep};
+use crate::vlan::Tags;
+
+/// Resubmits, gotos, groups and patch crossings nested in each other at most.
+pub const MAX_DEPTH: usize = 64;
+/// Table lookups in one translation at most.
+pub const MAX_LOOKUPS: usize = 4096;
+/// Steps of one action program at most.
+pub const MAX_STEPS: usize = 4096;
+
+/// One table lookup that a translation made.
+#[derive(Clone)]
+pub struct Visit {
+    /// [`Bridge::table_id`].
+    pub table: u32,
+    /// The key that was looked up.
+    pub key: FlowKey,
+    /// The bits of it that the lookup consulted.
+    pub mask: FlowKey,
+    /// Id of the rule that matched; 0 for none.
+    pub rule: u64,
+    /// A rule that is added changes the result only from this priority on; -1 for any.
+    pub floor: i32,
+}
+
+/// Something that follows from a packet of this kind, besides what happens to it.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// The source address is to be learned on this port.
+    LearnMac {
+        /// In this bridge.
+        bridge: BridgeId,
+        /// In this VLAN.
+        vlan: u16,
+        /// The address.
+        mac: u64,
+        /// Where it is.
+        port: OfPort,
+    },
+    /// The source address was seen where it is known to be.
+    RefreshMac(Arc<FdbEntry>),
+    /// A `learn` action: the flow it makes for this packet.
+    LearnFlow {
+        /// In this bridge.
+        bridge: BridgeId,
+        /// The flow.
+        flow: Arc<LearnedFlow>,
+    },
+}
+
+/// What translation found out. Reused from one translation to the next.
+#[derive(Default)]
+pub struct Translation {
+    /// What the datapath does.
+    pub program: Vec<DpAction>,
+    /// Every bit of the packet that this depended on.
+    pub mask: FlowKey,
+    /// Table lookups.
+    pub visits: Vec<Visit>,
+    /// Everything else that was looked at.
+    pub depends: Vec<Dep>,
+    /// Rules that count the packet.
+    pub rules: Vec<Arc<Rule>>,
+    /// What else follows.
+    pub effects: Vec<Effect>,
+    /// Why nothing was done, or why a part was cut.
+    pub drop: Option<Drop>,
+    /// The last rule that matched before the packet was dropped: (table id, cookie).
+    pub last_rule: Option<(u32, u64)>,
+}
+
+impl Translation {
+    fn clear(&mut self) {
+        self.program.clear();
+        self.mask = FlowKey::ZERO;
+        self.visits.clear();
+        self.depends.clear();
+        self.rules.clear();
+        self.effects.clear();
+        self.drop = None;
+        self.last_rule = None;
+    }
+}
+
+/// What a trace is told.
+pub enum Event<'a> {
+    /// Processing starts in a bridge.
+    Bridge {
+        /// The bridge.
+        bridge: &'a Bridge,
+        /// By this port.
+        in_port: OfPort,
+        /// With this key.
+        key: &'a FlowKey,
+    },
+    /// A table was looked up.
+    Table {
+        /// Its number.
+        table: u8,
+        /// The rule that matched.
+        rule: Option<&'a Rule>,
+    },
+    /// An action is about to be done.
+    Action(&'a crate::action::Action),
+    /// Something worth saying.
+    Note(std::fmt::Arguments<'a>),
+}
+
+/// Follows a translation.
+pub trait Sink {
+    /// One step, `depth` levels deep.
+    fn event(&mut self, depth: usize, event: Event<'_>);
+}
+
+/// State of one translation.
+pub(crate) struct Ctx<'a> {
+    snapshot: &'a Snapshot,
+    out: &'a mut Translation,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+    bridge: &'a Arc<Bridge>,
+    in_port: OfPort,
+    key: FlowKey,
+    fixed: FlowKey,
+    dirty: FlowKey,
+    /// Bits that were committed, for putting them back after a patch port or clone.
+    committed: FlowKey,
+    /// The tags that the packet in the datapath has.
+    base_tags: Tags,
+    tags_dirty: bool,
+    tags_committed: bool,
+    depth: usize,
+    lookups: usize,
+    /// Outputs, or anything else that makes the packet not a dropped one.
+    used: usize,
+    exit: bool,
+    /// Actions of write_actions so far.
+    action_set: actions::ActionSet,
+    /// Bytes that outputs send at most.
+    truncate: Option<u32>,
+    table: u8,
+    rule: Option<Arc<Rule>>,
+}
+
+/// Translate a packet that came in by a datapath port. `key` has that port in `in_port`.
+pub fn translate<'a>(
+    snapshot: &'a Snapshot,
+    key: &FlowKey,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+    out: &'a mut Translation,
+) {
+    out.clear();
+    let port = DpPort(key.get(flow::Field::InPort) as u32);
+    out.depends.push(Dep::Ingress(port));
+    let entry = snapshot.entry(port);
+    let Some((bridge, in_port)) = entry.and_then(|(b, p)| Some((snapshot.bridge(b)?, p))) else {
+        finish_dropped(out, Drop::PortGone);
+        return;
+    };
+    let mut ctx = Ctx::new(snapshot, bridge, in_port, key, sink, out);
+    ctx.enter_bridge();
+    ctx.finish();
+}
+
+fn finish_dropped(out: &mut Translation, why: Drop) {
+    out.program.clear();
+    out.program.push(DpAction::Drop(why));
+    out.drop = Some(why);
+    out.mask.set_word(word::META, u64::MAX);
+}
+
+impl<'a> Ctx<'a> {
+    fn new(
+        snapshot: &'a Snapshot,
+        bridge: &'a Arc<Bridge>,
+        in_port: OfPort,
+        key: &FlowKey,
+        sink: Option<&'a mut (dyn Sink + 'a)>,
+        out: &'a mut Translation,
+    ) -> Ctx<'a> {
+        let mut key = key.clone();
+        key.set(flow::Field::InPort, u128::from(in_port.0));
+        let mut fixed = FlowKey::ZERO;
+        // The way in is matched exactly by every megaflow; registers start from zero.
+        fixed.set_word(word::META, u64::MAX);
+        for w in word::METADATA..flow::WORDS {
+            fixed.set_word(w, u64::MAX);
+        }
+        let base_tags = crate::vlan::tags(&key);
+        Ctx {
+            snapshot,
+            out,
+            sink,
+            bridge,
+            in_port,
+            key,
+            fixed,
+            dirty: FlowKey::ZERO,
+            committed: FlowKey::ZERO,
+            base_tags,
+            tags_dirty: false,
+            tags_committed: false,
+            depth: 0,
+            lookups: 0,
+            used: 0,
+            exit: false,
+            action_set: Default::default(),
+            table: 0,
+            rule: None,
+            truncate: None,
+        }
+    }
+
+    fn trace(&mut self, event: Event<'_>) {
+        if let Some(sink) = self.sink.as_mut() {
+            sink.event(self.depth, event);
+        }
+    }
+
+    /// Note a fact for a trace; nothing is formatted without one.
+    fn say(&mut self, text: std::fmt::Arguments<'_>) {
+        self.trace(Event::Note(text));
+    }
+
+    /// A part of the packet's way ends here, for this reason.
+    fn drop(&mut self, why: Drop) {
+        self.out.drop = Some(why);
+        if let Some(rule) = &self.rule {
+            self.out.last_rule = Some((self.bridge.table_id(rule.table), rule.cookie));
+        }
+        self.say(format_args!("dropped: {} ({})", why.name(), why.text()));
+    }
+
+    /// The decision depends on these bits of one word of the current key.
+    #[inline]
+    fn consult_word(&mut self, w: usize, mask: u64) {
+        let mask = mask & !self.fixed.word(w);
+        if mask != 0 {
+            let m = self.out.mask.word(w) | mask;
+            self.out.mask.set_word(w, m);
+        }
+    }
+
+    /// The decision depends on a field of the current key; its value.
+    fn consult(&mut self, field: flow::Field) -> u128 {
+        let p = field.place();
+        if p.bits > 64 {
+            self.consult_word(p.word, u64::MAX);
+            self.consult_word(p.word + 1, u64::MAX);
+        } else {
+            self.consult_word(p.word, (field.full() as u64) << p.shift);
+        }
+        self.key.get(field)
+    }
+
+    /// The decision depends on all bits of a mask.
+    fn consult_mask(&mut self, mask: &FlowKey) {
+        for w in flow::sparse::bits(mask.nonzero_map()) {
+            self.consult_word(w, mask.word(w));
+        }
+    }
+
+    /// Give bits of a word a value of ours.
+    fn write_word(&mut self, w: usize, value: u64, mask: u64) {
+        let v = self.key.word(w) & !mask | value & mask;
+        self.key.set_word(w, v);
+        let f = self.fixed.word(w) | mask;
+        self.fixed.set_word(w, f);
+        let d = self.dirty.word(w) | mask;
+        self.dirty.set_word(w, d);
+    }
+
+    fn depend(&mut self, on: Dep) {
+        if !self.out.depends.contains(&on) {
+            self.out.depends.push(on);
+        }
+    }
+
+    /// A port of the current bridge, noted as something that the decision depends on.
+    fn port(&mut self, port: OfPort) -> Option<&'a Arc<Port>> {
+        self.depend(Dep::Port(self.bridge.id, port));
+        self.bridge.ports.get(&port)
+    }
+
+    fn enter_bridge(&mut self) {
+        if self.sink.is_some() {
+            let (bridge, in_port, key) = (self.bridge.clone(), self.in_port, self.key.clone());
+            self.trace(Event::Bridge { bridge: &bridge, in_port, key: &key });
+        }
+        let Some(port) = self.port(self.in_port) else { return self.drop(Drop::PortGone) };
+        if port.no_receive {
+            return self.drop(Drop::PortDown);
+        }
+        self.run_table(0);
+        self.run_action_set();
+    }
+
+    /// Look the key up in a table and do what the rule says.
+    fn run_table(&mut self, table: u8) {
+        if self.depth >= MAX_DEPTH || self.lookups >= MAX_LOOKUPS {
+            return self.drop(Drop::Recursion);
+        }
+        self.depth += 1;
+        let saved = (self.table, self.rule.take());
+        self.table = table;
+        self.rule = self.lookup(table);
+        if let Some(rule) = self.rule.clone() {
+            self.run_actions(&rule.actions);
+        } else if self.out.drop.is_none() {
+            self.drop(Drop::NoFlow);
+        }
+        (self.table, self.rule) = saved;
+        self.depth -= 1;
+    }
+
+    fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
+        self.lookups += 1;
+        let mut mask = FlowKey::ZERO;
+        let rules = self.bridge.tables.get(table);
+        let (rule, floor) = match rules.map(|t| t.find(&self.key, &mut mask)) {
+            Some(found) => (found.rule, found.floor),
+            None => (None, -1),
+        };
+        self.consult_mask(&mask);
+        self.out.visits.push(Visit {
+            table: self.bridge.table_id(table),
+            key: self.key.clone(),
+            mask,
+            rule: rule.map_or(0, |r| r.id),
+            floor,
+        });
+        if let Some(r) = rule {
+            self.out.rules.push(r.clone());
+        }
+        self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
+        rule.cloned()
+    }
+
+    /// Close the translation: what was not used is dropped, for the reason that was found.
+    fn finish(self) {
+        self.out.mask.set_word(word::META, u64::MAX);
+        for w in word::METADATA..flow::WORDS {
+            self.out.mask.set_word(w, 0);
+        }
+        if self.out.program.len() > MAX_STEPS {
+            return finish_dropped(self.out, Drop::TooManyActions);
+        }
+        if self.used == 0 {
+            // Header changes that nobody gets to see are not done.
+            let why = self.out.drop.unwrap_or(Drop::FlowDrop);
+            self.out.program.clear();
+            self.out.program.push(DpAction::Drop(why));
+            self.out.drop = Some(why);
+        }
+    }
+}
