@@ -1,7 +1,7 @@
 //! What the running switch must offer to control. Implemented over the engine; called by the control
 //! thread alone, which holds it by itself: no method needs a lock against another.
 
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub trait Backend {
     fn tick(&mut self, config: &Config, now: Instant) -> Duration;
 
     /// Descriptors that become readable when [`Backend::tick`] should be called. Asked before each wait.
-    fn wake_fds(&self) -> Vec<RawFd>;
+    fn wake_fds(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Ends everything: workers, sockets, programs, interfaces. Must be done within 3 seconds.
     fn shutdown(&mut self);

@@ -7,24 +7,24 @@
 //! the answers look, [`cli`] how people see them.
 
 pub mod backend;
-//PENDING pub mod cli;
-//PENDING pub mod client;
+pub mod cli;
+pub mod client;
 pub mod command;
 pub mod config;
-//PENDING pub mod daemon;
+pub mod daemon;
 pub mod error;
 pub mod lock;
 pub mod logging;
 pub mod notify;
 pub mod options;
 pub mod preflight;
-//PENDING pub mod report;
-//PENDING pub mod rpc;
+pub mod report;
+pub mod rpc;
 pub mod schema;
 pub mod store;
 pub mod suggest;
 mod sys;
-//PENDING pub mod transact;
+pub mod transact;
 
 pub use command::Command;
 pub use config::Config;

@@ -100,7 +100,10 @@ mod tests {
         for bad in ["", "loud", "info,", "engine=loud", "=info", "info,a b=warn"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse("debgu").expect_err("slip").hint.as_deref(), Some("did you mean \"debug\"?"));
+        assert_eq!(
+            parse("debgu").expect_err("slip").hint.as_deref(),
+            Some("did you mean \"debug\"?")
+        );
     }
 
     #[test]

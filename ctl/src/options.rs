@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let options = DaemonOptions::try_parse_from(["vswitchd", "--run-dir", "/r"]).expect("parse");
+        let options =
+            DaemonOptions::try_parse_from(["vswitchd", "--run-dir", "/r"]).expect("parse");
         assert_eq!(options.workers, Workers::Count(1));
         assert_eq!(options.poll, Poll::Adaptive);
         assert_eq!(options.umem, Size(64 << 20));
@@ -166,7 +167,8 @@ mod tests {
 
     #[test]
     fn wrong_values_are_usage_errors() {
-        for bad in [["--workers", "0"], ["--poll", "never"], ["--umem", "1"], ["--log-level", "x"]] {
+        for bad in [["--workers", "0"], ["--poll", "never"], ["--umem", "1"], ["--log-level", "x"]]
+        {
             let parsed = DaemonOptions::try_parse_from(["vswitchd", bad[0], bad[1]]);
             assert_eq!(parsed.expect_err("usage").exit_code(), 2, "{bad:?}");
         }

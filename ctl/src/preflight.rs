@@ -18,7 +18,8 @@ const NEEDED: [(u32, &str, bool); 5] = [
 /// Checks capabilities and kernel. Gives warnings for what is missing and can be done without.
 pub fn check() -> Result<Vec<String>, CtlError> {
     let read = |path: &str| {
-        std::fs::read_to_string(path).map_err(|e| CtlError::system(format!("cannot read {path}: {e}")))
+        std::fs::read_to_string(path)
+            .map_err(|e| CtlError::system(format!("cannot read {path}: {e}")))
     };
     check_kernel(read("/proc/sys/kernel/osrelease")?.trim())?;
     check_capabilities(&read("/proc/self/status")?)
@@ -49,7 +50,11 @@ fn check_capabilities(status: &str) -> Result<Vec<String>, CtlError> {
     // CAP_SYS_ADMIN includes what CAP_BPF allows.
     let has = |n: u32| effective >> n & 1 == 1 || (n == 39 && effective >> 21 & 1 == 1);
     let missing = |fatal: bool| -> Vec<&str> {
-        NEEDED.iter().filter(|(n, _, f)| *f == fatal && !has(*n)).map(|(_, name, _)| *name).collect()
+        NEEDED
+            .iter()
+            .filter(|(n, _, f)| *f == fatal && !has(*n))
+            .map(|(_, name, _)| *name)
+            .collect()
     };
     let (fatal, wanted) = (missing(true), missing(false));
     if !fatal.is_empty() {

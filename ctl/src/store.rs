@@ -343,7 +343,8 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_is_damage() {
         let text = r#"{"bridges":{"a b":{}}}"#;
-        let file = format!(r#"{{"version":1,"crc32":"{:08x}","config":{text}}}"#, crc32(text.as_bytes()));
+        let file =
+            format!(r#"{{"version":1,"crc32":"{:08x}","config":{text}}}"#, crc32(text.as_bytes()));
         assert!(matches!(decode(file.as_bytes()), Err(Unusable::Damaged(r)) if r.contains("a b")));
     }
 

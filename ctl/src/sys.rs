@@ -25,7 +25,9 @@ impl EndSignals {
             set.assume_init()
         };
         // SAFETY: `set` is initialised; the old mask is not asked for.
-        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        match unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+        } {
             0 => Ok(Self(set)),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }

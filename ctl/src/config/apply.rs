@@ -33,9 +33,7 @@ pub fn apply(config: &mut Config, command: &Command) -> Result<Json, CtlError> {
             get(config, *record, name, columns, *if_exists)
         }
         Command::ListBr {} => Ok(json!({"bridges": config.bridges.keys().collect::<Vec<_>>()})),
-        Command::BrExists { bridge } => {
-            Ok(json!({"exists": config.bridges.contains_key(bridge)}))
-        }
+        Command::BrExists { bridge } => Ok(json!({"exists": config.bridges.contains_key(bridge)})),
         Command::ListPorts { bridge } => {
             Ok(json!({"ports": config.bridge(bridge)?.ports.keys().collect::<Vec<_>>()}))
         }
@@ -74,7 +72,9 @@ fn add_br(
         )));
     }
     if config.bridges.len() >= BRIDGES_LIMIT {
-        return Err(CtlError::invalid(format!("there are {BRIDGES_LIMIT} bridges, the most possible")));
+        return Err(CtlError::invalid(format!(
+            "there are {BRIDGES_LIMIT} bridges, the most possible"
+        )));
     }
     let mut bridge = Bridge::default();
     for setting in settings {

@@ -126,9 +126,9 @@ impl Config {
 
     /// Every port with its bridge's name and its own, the bridges' own ports not included.
     pub fn ports(&self) -> impl Iterator<Item = (&str, &str, &Port)> {
-        self.bridges
-            .iter()
-            .flat_map(|(br, b)| b.ports.iter().map(move |(name, p)| (br.as_str(), name.as_str(), p)))
+        self.bridges.iter().flat_map(|(br, b)| {
+            b.ports.iter().map(move |(name, p)| (br.as_str(), name.as_str(), p))
+        })
     }
 
     /// How the other end of patch port `name` stands; None when `name` is no patch port with a peer.
@@ -305,7 +305,8 @@ mod tests {
         for good in ["br-int", "eth0.5", "qvo12345678-90", "a"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["", ".", "..", "-x", "a b", "a/b", "tap%d", "a:1", "é", "a=b", "a\0", "x\u{7f}"] {
+        for bad in ["", ".", "..", "-x", "a b", "a/b", "tap%d", "a:1", "é", "a=b", "a\0", "x\u{7f}"]
+        {
             assert!(!is_name(bad), "{bad:?}");
         }
         assert!(!is_name(&"x".repeat(64)));

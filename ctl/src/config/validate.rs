@@ -102,8 +102,10 @@ fn check_port(
     if kind == PortType::Patch {
         match settings.peer.as_deref() {
             None => {
-                return Err(CtlError::invalid(format!("patch port \"{name}\" has no options:peer"))
-                    .with_hint("name the other end: options:peer=PORT"));
+                return Err(CtlError::invalid(format!(
+                    "patch port \"{name}\" has no options:peer"
+                ))
+                .with_hint("name the other end: options:peer=PORT"));
             }
             Some(peer) if peer == name => {
                 return Err(CtlError::invalid(format!("patch port \"{name}\" is its own peer")));
@@ -199,7 +201,8 @@ mod tests {
 
     #[test]
     fn commands_complete_each_other() {
-        finish(&["add-br b", "add-port b p", "set port p type=patch options:peer=q"]).expect("good");
+        finish(&["add-br b", "add-port b p", "set port p type=patch options:peer=q"])
+            .expect("good");
         finish(&["add-br b", "add-port b p-of-more-than-fifteen type=patch options:peer=q"])
             .expect("patch ports may have longer names");
         finish(&["add-br b", "set port b tag=5 mtu_request=9000"]).expect("the bridge's own port");

@@ -288,7 +288,8 @@ fn set_free<S>(
         let label = format!("{}:{}", column.name, key);
         if key.is_empty() || key.len() > MAP_KEY_LIMIT {
             let limit = MAP_KEY_LIMIT;
-            let message = format!("{who}: {}: expected a key of 1 to {limit} bytes", quoted(&label));
+            let message =
+                format!("{who}: {}: expected a key of 1 to {limit} bytes", quoted(&label));
             return Err(CtlError::invalid(message));
         }
         if value.len() > MAP_VALUE_LIMIT || value.contains('\0') {
@@ -350,8 +351,7 @@ macro_rules! vlan_set {
             expected: "VLAN ids from 0 to 4095 between commas, such as 1,2 or 10-20",
             help: $help,
             set: |s, text| {
-                s.$field =
-                    crate::schema::value::parse_integers(text, 0, 4095).ok_or(Mismatch)?;
+                s.$field = crate::schema::value::parse_integers(text, 0, 4095).ok_or(Mismatch)?;
                 Ok(())
             },
             get: |s| Value::Set(s.$field.iter().map(|v| Atom::Integer(i64::from(*v))).collect()),

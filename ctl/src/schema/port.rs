@@ -151,7 +151,11 @@ pub static PORT: Table<PortSettings> = Table {
             "a VLAN id from 0 to 4095",
             "the VLAN of an access port, the native VLAN of a native one"
         ),
-        vlan_set!("trunks", trunks, "the VLANs that a trunk or native port carries; all when empty"),
+        vlan_set!(
+            "trunks",
+            trunks,
+            "the VLANs that a trunk or native port carries; all when empty"
+        ),
         optional!(
             "vlan_mode",
             vlan_mode,
@@ -314,7 +318,8 @@ mod tests {
     #[test]
     fn set_get_clear_agree() {
         let mut port = with(&["TAG=5", "external-ids:iface-id=a-b", "options:n_rxq=4"]);
-        let get = |p: &PortSettings, c: &str| PORT.get(p, "port", c).expect(c).map(|v| v.to_string());
+        let get =
+            |p: &PortSettings, c: &str| PORT.get(p, "port", c).expect(c).map(|v| v.to_string());
         assert_eq!(get(&port, "tag").as_deref(), Some("5"));
         assert_eq!(get(&port, "trunks").as_deref(), Some("[]"));
         assert_eq!(get(&port, "options:n_rxq").as_deref(), Some("\"4\""));

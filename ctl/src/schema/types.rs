@@ -118,7 +118,11 @@ impl FromStr for Mac {
             *byte = u8::from_str_radix(part, 16).map_err(|_| ())?;
         }
         let unicast = bytes[0] & 1 == 0;
-        if parts.next().is_some() || !unicast || bytes == [0; 6] { Err(()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() || !unicast || bytes == [0; 6] {
+            Err(())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 
@@ -204,7 +208,9 @@ mod tests {
         {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
-        assert!("2:0:0:0:a:f".parse::<Mac>().is_err() && "+2:00:00:00:00:00".parse::<Mac>().is_err());
+        assert!(
+            "2:0:0:0:a:f".parse::<Mac>().is_err() && "+2:00:00:00:00:00".parse::<Mac>().is_err()
+        );
     }
 
     #[test]

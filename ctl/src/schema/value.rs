@@ -75,9 +75,7 @@ impl Atom {
         match json {
             Json::Bool(b) => Self::Boolean(*b),
             Json::String(s) => Self::String(s.clone()),
-            other => other
-                .as_i64()
-                .map_or_else(|| Self::String(other.to_string()), Self::Integer),
+            other => other.as_i64().map_or_else(|| Self::String(other.to_string()), Self::Integer),
         }
     }
 }

@@ -1,0 +1,7 @@
+//! The command `vswitchctl`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ctl::cli::main(std::env::args_os())
+}

@@ -1,0 +1,36 @@
+//! The daemon `vswitchd`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use ctl::backend::Backend;
+use ctl::logging::LogLevel;
+use ctl::{CtlError, DaemonOptions, daemon, preflight};
+
+fn main() -> ExitCode {
+    let options = DaemonOptions::parse();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            if let Some(hint) = &error.hint {
+                tracing::error!("{hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &DaemonOptions) -> Result<(), CtlError> {
+    let log_level = LogLevel::install(&options.log_level)?;
+    for warning in preflight::check()? {
+        tracing::warn!("{warning}");
+    }
+    daemon::run(options, log_level, backend)
+}
+
+/// The running switch that the daemon controls.
+fn backend(_options: &DaemonOptions) -> Result<Box<dyn Backend>, CtlError> {
+    Err(CtlError::unsupported("this build has no dataplane"))
+}

@@ -1,0 +1,537 @@
+//! The grammar of the command line: options and commands, `--` between the commands of a transaction.
+//! Every mistake found here is one of usage (exit status 2); what only the daemon can judge is not
+//! judged here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::render;
+use crate::command::{Command, Record};
+use crate::options::RUN_DIR;
+
+/// Options for the whole call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Options {
+    pub(super) run_dir: PathBuf,
+    pub(super) format: Format,
+    /// Zero: none.
+    pub(super) timeout: Duration,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// One JSON document per command
+    Json,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Invocation {
+    Completions(Shell),
+    Commands { options: Options, commands: Vec<Command> },
+}
+
+/// Ask and configure a running vswitchd.
+///
+/// Several commands with -- between them are one transaction: all of them happen, or none.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vswitchctl",
+    version,
+    disable_version_flag = true,
+    after_help = render::EXAMPLES,
+    infer_long_args = false,
+    max_term_width = 100
+)]
+struct Args {
+    /// Directory of the daemon's socket
+    #[arg(long, value_name = "DIR", global = true, env = "VSWITCH_RUN_DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+    /// How answers are printed
+    #[arg(long, value_name = "FORMAT", global = true, default_value = "table")]
+    format: Format,
+    /// Seconds to wait for the daemon; 0: without end
+    #[arg(long, value_name = "S", global = true, default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+    /// With add-br and add-port: what exists already is no error
+    #[arg(long, global = true)]
+    may_exist: bool,
+    /// With del-br, del-port, set, get and clear: what does not exist is no error
+    #[arg(long, global = true)]
+    if_exists: bool,
+    /// Print the version of vswitchctl ("vswitchctl version" asks the daemon too)
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a bridge, with its own interface of the same name
+    #[command(after_help = "Examples:
+  vswitchctl add-br br0
+  vswitchctl add-br br-int fail_mode=secure other_config:mac-aging-time=600
+  vswitchctl --may-exist add-br br0")]
+    AddBr {
+        #[arg(value_name = "BR")]
+        bridge: String,
+        /// Settings, such as fail_mode=secure
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Remove a bridge with its ports
+    #[command(after_help = "Examples:
+  vswitchctl del-br br0
+  vswitchctl --if-exists del-br br0")]
+    DelBr {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// List the bridges
+    #[command(after_help = "Example:
+  vswitchctl list-br")]
+    ListBr,
+    /// Exit with status 0 if the bridge exists, 1 if not
+    #[command(after_help = "Example:
+  vswitchctl br-exists br0 && echo there")]
+    BrExists {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Add a port to a bridge: by default the network interface of that name
+    #[command(after_help = "Examples:
+  vswitchctl add-port br0 eth1
+  vswitchctl add-port br0 vnet3 tag=10
+  vswitchctl add-port br0 eth2 trunks=10,20 vlan_mode=native-untagged tag=1
+  vswitchctl add-port br0 dhcp0 type=internal
+  vswitchctl add-port br-int to-tun type=patch options:peer=to-int -- \\
+             add-port br-tun to-int type=patch options:peer=to-tun")]
+    AddPort {
+        #[arg(value_name = "BR")]
+        bridge: String,
+        #[arg(value_name = "PORT")]
+        port: String,
+        /// Settings, such as tag=5 or type=internal
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Remove a port
+    #[command(
+        after_help = "Examples:
+  vswitchctl del-port br0 eth1
+  vswitchctl --if-exists del-port eth1",
+        override_usage = "vswitchctl del-port [OPTIONS] [BR] PORT"
+    )]
+    DelPort {
+        /// The port, perhaps after the bridge that it must be in
+        #[arg(value_name = "[BR] PORT", required = true, num_args = 1..=2)]
+        names: Vec<String>,
+    },
+    /// List the ports of a bridge, its own not included
+    #[command(after_help = "Example:
+  vswitchctl list-ports br0")]
+    ListPorts {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Print the bridge that a port is in
+    #[command(after_help = "Example:
+  vswitchctl port-to-br eth1")]
+    PortToBr {
+        #[arg(value_name = "PORT")]
+        port: String,
+    },
+    /// Change settings of a bridge or port
+    #[command(after_help = render::SET_HELP)]
+    Set {
+        #[arg(value_name = "bridge|port", value_parser = record)]
+        record: Record,
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        settings: Vec<String>,
+    },
+    /// Print settings of a bridge or port: the given ones, or all that are set
+    #[command(after_help = "Examples:
+  vswitchctl get bridge br0 fail_mode
+  vswitchctl get port eth1 ofport tag
+  vswitchctl --if-exists get port eth1 external_ids:iface-id
+  vswitchctl get port eth1")]
+    Get {
+        #[arg(value_name = "bridge|port", value_parser = record)]
+        record: Record,
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[arg(value_name = "KEY")]
+        columns: Vec<String>,
+    },
+    /// Take settings of a bridge or port back to their defaults
+    #[command(after_help = "Examples:
+  vswitchctl clear port eth1 tag trunks
+  vswitchctl clear bridge br0 other_config:mac-aging-time")]
+    Clear {
+        #[arg(value_name = "bridge|port", value_parser = record)]
+        record: Record,
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[arg(value_name = "KEY", required = true)]
+        columns: Vec<String>,
+    },
+    /// Show bridges and ports: how they are configured and how they are
+    #[command(after_help = "Examples:
+  vswitchctl show
+  vswitchctl show br0 --format json")]
+    Show {
+        #[arg(value_name = "BR")]
+        bridge: Option<String>,
+    },
+    /// Learned MAC addresses
+    #[command(after_help = "Examples:
+  vswitchctl fdb show br0
+  vswitchctl fdb flush br0
+  vswitchctl fdb stats br0")]
+    Fdb {
+        #[command(subcommand)]
+        verb: FdbVerb,
+    },
+    /// Counters of a bridge's ports, with drops by reason
+    #[command(after_help = "Examples:
+  vswitchctl dump-ports br0
+  vswitchctl dump-ports br0 eth1")]
+    DumpPorts {
+        #[arg(value_name = "BR")]
+        bridge: String,
+        #[arg(value_name = "PORT")]
+        port: Option<String>,
+    },
+    /// Dropped packets of the whole switch, by reason
+    #[command(after_help = "Example:
+  vswitchctl drops")]
+    Drops,
+    /// Cached forwarding decisions: match, actions, hits, what each was made from
+    #[command(after_help = "Examples:
+  vswitchctl dump-megaflows
+  vswitchctl dump-megaflows --limit 20")]
+    DumpMegaflows {
+        /// At most N, the busiest first
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Forwarding threads: packets, cycles per packet, cache hits, bursts, idle time
+    #[command(after_help = "Example:
+  vswitchctl workers")]
+    Workers,
+    /// Print the daemon's version; fails when no daemon answers
+    #[command(after_help = "Example:
+  vswitchctl --run-dir /run/vswitch version")]
+    Version,
+    /// Print or change how much the daemon logs
+    #[command(after_help = "Examples:
+  vswitchctl log-level
+  vswitchctl log-level debug
+  vswitchctl log-level info,engine=trace")]
+    LogLevel {
+        /// off, error, warn, info, debug or trace, and MODULE=LEVEL after commas
+        #[arg(value_name = "LEVEL")]
+        level: Option<String>,
+    },
+    /// Print a script that completes vswitchctl's words in a shell
+    #[command(after_help = "Example:
+  vswitchctl completions bash > /etc/bash_completion.d/vswitchctl")]
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FdbVerb {
+    /// List the learned addresses of a bridge
+    Show {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Forget the learned addresses of a bridge
+    Flush {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Count what was learned, moved, expired and evicted
+    Stats {
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+}
+
+/// Reads the whole command line.
+pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let mut args = args.into_iter();
+    let program = args.next().unwrap_or_else(|| "vswitchctl".into());
+    let words: Vec<OsString> = args.collect();
+    let mut commands = Vec::new();
+    let mut options: Option<Options> = None;
+    let segments: Vec<&[OsString]> = words.split(|w| w == "--").collect();
+    let count = segments.len();
+    for (index, segment) in segments.into_iter().enumerate() {
+        let line = std::iter::once(program.clone()).chain(segment.iter().cloned());
+        let matches = Args::command().try_get_matches_from(line)?;
+        let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches)?;
+        merge(&mut options, &args, &matches);
+        match args.verb {
+            Some(Verb::Completions { shell }) if count == 1 => {
+                return Ok(Invocation::Completions(shell));
+            }
+            Some(verb) => commands.push(to_command(verb, args.may_exist, args.if_exists)?),
+            // Options alone before the first `--`, as ovs-vsctl takes them.
+            None if index == 0 && count > 1 && !args.may_exist && !args.if_exists => {}
+            None if count == 1 => {
+                return Err(usage(ErrorKind::MissingSubcommand, "a command is missing"));
+            }
+            None => {
+                let message = format!("command {} between -- is missing", index + 1);
+                return Err(usage(ErrorKind::MissingSubcommand, &message));
+            }
+        }
+    }
+    match options {
+        Some(options) if !commands.is_empty() => Ok(Invocation::Commands { options, commands }),
+        _ => Err(usage(ErrorKind::MissingSubcommand, "a command is missing")),
+    }
+}
+
+/// The script for `shell`.
+pub(super) fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "vswitchctl", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Options given with any command are for the whole call; the last one counts.
+fn merge(options: &mut Option<Options>, args: &Args, matches: &clap::ArgMatches) {
+    let target = options.get_or_insert_with(|| Options {
+        run_dir: args.run_dir.clone(),
+        format: args.format,
+        timeout: args.timeout,
+    });
+    let given = |id: &str| given(matches, id);
+    if given("run_dir") {
+        target.run_dir.clone_from(&args.run_dir);
+    }
+    if given("format") {
+        target.format = args.format;
+    }
+    if given("timeout") {
+        target.timeout = args.timeout;
+    }
+}
+
+/// Was the option on the command line, before the command or after it?
+fn given(matches: &clap::ArgMatches, id: &str) -> bool {
+    let here = matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    here || matches
+        .subcommand()
+        .is_some_and(|(_, sub)| sub.try_contains_id(id).is_ok() && given(sub, id))
+}
+
+fn to_command(verb: Verb, may_exist: bool, if_exists: bool) -> Result<Command, clap::Error> {
+    let takes_may = matches!(verb, Verb::AddBr { .. } | Verb::AddPort { .. });
+    let takes_if = matches!(
+        verb,
+        Verb::DelBr { .. }
+            | Verb::DelPort { .. }
+            | Verb::Set { .. }
+            | Verb::Get { .. }
+            | Verb::Clear { .. }
+    );
+    if (may_exist && !takes_may) || (if_exists && !takes_if) {
+        let (flag, takers) = match may_exist && !takes_may {
+            true => ("--may-exist", "add-br and add-port"),
+            false => ("--if-exists", "del-br, del-port, set, get and clear"),
+        };
+        return Err(usage(ErrorKind::ArgumentConflict, &format!("{flag} goes with {takers}")));
+    }
+    Ok(match verb {
+        Verb::AddBr { bridge, settings } => Command::AddBr { bridge, settings, may_exist },
+        Verb::DelBr { bridge } => Command::DelBr { bridge, if_exists },
+        Verb::ListBr => Command::ListBr {},
+        Verb::BrExists { bridge } => Command::BrExists { bridge },
+        Verb::AddPort { bridge, port, settings } => {
+            Command::AddPort { bridge, port, settings, may_exist }
+        }
+        Verb::DelPort { mut names } => {
+            let port = names.pop().unwrap_or_default();
+            Command::DelPort { bridge: names.pop(), port, if_exists }
+        }
+        Verb::ListPorts { bridge } => Command::ListPorts { bridge },
+        Verb::PortToBr { port } => Command::PortToBr { port },
+        Verb::Set { record, name, settings } => Command::Set { record, name, settings, if_exists },
+        Verb::Get { record, name, columns } => Command::Get { record, name, columns, if_exists },
+        Verb::Clear { record, name, columns } => {
+            Command::Clear { record, name, columns, if_exists }
+        }
+        Verb::Show { bridge } => Command::Show { bridge },
+        Verb::Fdb { verb: FdbVerb::Show { bridge } } => Command::FdbShow { bridge },
+        Verb::Fdb { verb: FdbVerb::Flush { bridge } } => Command::FdbFlush { bridge },
+        Verb::Fdb { verb: FdbVerb::Stats { bridge } } => Command::FdbStats { bridge },
+        Verb::DumpPorts { bridge, port } => Command::DumpPorts { bridge, port },
+        Verb::Drops => Command::Drops {},
+        Verb::DumpMegaflows { limit } => Command::DumpMegaflows { limit },
+        Verb::Workers => Command::Workers {},
+        Verb::Version => Command::Version {},
+        Verb::LogLevel { level } => Command::LogLevel { level },
+        Verb::Completions { .. } => {
+            return Err(usage(ErrorKind::ArgumentConflict, "completions stands alone"));
+        }
+    })
+}
+
+fn usage(kind: ErrorKind, message: &str) -> clap::Error {
+    Args::command().error(kind, message)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: Option<f64> = text.parse().ok();
+    match seconds.filter(|s| (0.0..=86400.0).contains(s)) {
+        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
+        None => Err("expected a number of seconds from 0 to 86400".to_owned()),
+    }
+}
+
+/// Table names are taken in any case, as `ovs-vsctl` does.
+fn record(text: &str) -> Result<Record, String> {
+    let lower = text.to_ascii_lowercase();
+    match lower.as_str() {
+        "bridge" => Ok(Record::Bridge),
+        "port" => Ok(Record::Port),
+        "interface" => Ok(Record::Interface),
+        _ => {
+            let near = crate::suggest::closest(&lower, ["bridge", "port", "interface"]);
+            let hint = near.map(|n| format!("; did you mean \"{n}\"?")).unwrap_or_default();
+            Err(format!("expected bridge, port or interface{hint}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands(line: &str) -> Vec<Command> {
+        match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
+            Invocation::Commands { commands, .. } => commands,
+            other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn options(line: &str) -> Options {
+        match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
+            Invocation::Commands { options, .. } => options,
+            other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after() {
+        for line in [
+            "vswitchctl --run-dir /r --format json --timeout 2.5 list-br",
+            "vswitchctl list-br --run-dir /r --format json --timeout 2.5",
+            "vswitchctl --run-dir /r -- list-br --timeout=2.5 -- list-br --format=json",
+        ] {
+            let o = options(line);
+            assert_eq!(o.run_dir, PathBuf::from("/r"), "{line}");
+            assert_eq!(
+                (o.format, o.timeout),
+                (Format::Json, Duration::from_millis(2500)),
+                "{line}"
+            );
+        }
+        assert_eq!(options("vswitchctl fdb show br0 --timeout 3").timeout, Duration::from_secs(3));
+        for line in [
+            "vswitchctl --may-exist add-port br0 p1 tag=5 --format json",
+            "vswitchctl add-port --may-exist br0 p1 tag=5",
+            "vswitchctl add-port br0 p1 tag=5 --may-exist",
+        ] {
+            assert_eq!(commands(line)[0].text(), "--may-exist add-port br0 p1 tag=5", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_one_transaction_and_flags_stay_with_their_command() {
+        let list = commands(
+            "vswitchctl --may-exist add-br br0 -- add-port br0 p -- --if-exists del-port br0 q -- fdb flush br0",
+        );
+        let text: Vec<_> = list.iter().map(Command::text).collect();
+        assert_eq!(
+            text,
+            [
+                "--may-exist add-br br0",
+                "add-port br0 p",
+                "--if-exists del-port br0 q",
+                "fdb flush br0"
+            ]
+        );
+    }
+
+    #[test]
+    fn values_may_look_like_anything() {
+        let list = commands("vswitchctl set Interface p1 external_ids:a=-1 options:peer=x");
+        assert_eq!(list[0].text(), "set interface p1 external_ids:a=-1 options:peer=x");
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "vswitchctl",
+            "vswitchctl add-bt br0",
+            "vswitchctl add-br",
+            "vswitchctl list-br --may-exist",
+            "vswitchctl --if-exists add-br br0",
+            "vswitchctl list-br -- ",
+            "vswitchctl list-br -- -- list-br",
+            "vswitchctl --format xml list-br",
+            "vswitchctl --timeout -1 list-br",
+            "vswitchctl --timeout x list-br",
+            "vswitchctl set port p1",
+            "vswitchctl set prot p1 tag=5",
+            "vswitchctl del-port a b c",
+            "vswitchctl fdb",
+            "vswitchctl completions bash -- list-br",
+        ] {
+            let words: Vec<_> =
+                line.split(' ').filter(|w| !w.is_empty()).map(OsString::from).collect();
+            let error = parse(words).expect_err(line);
+            assert!(error.use_stderr() && error.exit_code() == 2, "{line}: {error}");
+        }
+        let error = parse(["vswitchctl", "add-bt", "br0"].map(OsString::from)).expect_err("slip");
+        assert!(error.to_string().contains("'add-br'"), "{error}");
+    }
+
+    #[test]
+    fn completions_name_the_commands() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            assert!(completions(shell).contains("dump-megaflows"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for sub in Args::command().get_subcommands().filter(|c| c.get_name() != "help") {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("vswitchctl"), "{}", sub.get_name());
+        }
+    }
+}

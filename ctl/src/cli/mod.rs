@@ -1,0 +1,131 @@
+//! `vswitchctl`: words to commands, commands to the daemon, answers to text.
+
+mod args;
+mod paint;
+mod render;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::client::{Connection, Failure};
+use crate::command::Command;
+use crate::error::CtlError;
+use crate::options::SOCKET;
+use crate::transact::Outcome;
+use args::{Format, Invocation, Options};
+use paint::Paint;
+
+/// The daemon refused, or does not answer.
+const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+
+/// Runs the command line; gives the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let invocation = match args::parse(args) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            // Help and version are "errors" that go to standard output with status 0.
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match invocation {
+        Invocation::Completions(shell) => {
+            write_out(&args::completions(shell));
+            ExitCode::SUCCESS
+        }
+        Invocation::Commands { options, commands } => run(&options, &commands),
+    }
+}
+
+fn run(options: &Options, commands: &[Command]) -> ExitCode {
+    let socket = options.run_dir.join(SOCKET);
+    let outcome = Connection::open(&socket, options.timeout)
+        .map_err(Failure::from)
+        .and_then(|mut connection| connection.transact(commands));
+    match outcome {
+        Ok(outcome) => {
+            for warning in &outcome.warnings {
+                let paint = Paint::for_stream(io::stderr().is_terminal());
+                write_err(&format!("vswitchctl: {} {warning}\n", paint.yellow("warning:")));
+            }
+            print(options, commands, &outcome)
+        }
+        Err(failure) => {
+            report(options.format, &failure);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Prints one answer a command. The status is 1 when `br-exists` was answered with no.
+fn print(options: &Options, commands: &[Command], outcome: &Outcome) -> ExitCode {
+    let paint = Paint::for_stream(io::stdout().is_terminal());
+    let mut text = String::new();
+    let mut status = 0;
+    for (command, result) in commands.iter().zip(&outcome.results) {
+        if matches!(command, Command::BrExists { .. }) && result.get() != r#"{"exists":true}"# {
+            status = FAILED;
+        }
+        if options.format == Format::Json {
+            text.push_str(result.get());
+            text.push('\n');
+            continue;
+        }
+        match render::render(command, result, paint) {
+            Ok(rendered) => text.push_str(&rendered),
+            Err(e) => {
+                write_out(&text);
+                let message =
+                    format!("{}: the daemon's answer cannot be read: {e}", command.text());
+                report(options.format, &CtlError::protocol(message).into());
+                return ExitCode::from(FAILED);
+            }
+        }
+    }
+    write_out(&text);
+    ExitCode::from(status)
+}
+
+/// Says what failed, on standard error.
+fn report(format: Format, failure: &Failure) {
+    let error = &failure.error;
+    if format == Format::Json {
+        let mut fields = json!({"message": error.message, "kind": error.kind});
+        if let (Some(hint), Some(object)) = (&error.hint, fields.as_object_mut()) {
+            object.insert("hint".to_owned(), json!(hint));
+        }
+        if let (Some(index), Some(object)) = (failure.index, fields.as_object_mut()) {
+            object.insert("index".to_owned(), json!(index));
+            object.insert("command".to_owned(), json!(failure.command));
+        }
+        write_err(&format!("{}\n", json!({"error": fields})));
+        return;
+    }
+    let paint = Paint::for_stream(io::stderr().is_terminal());
+    let mut text = format!("{} {}\n", paint.red("vswitchctl:"), error.message);
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("  {hint}\n"));
+    }
+    write_err(&text);
+}
+
+/// Writes to standard output. A reader that has left, as `head` does, is no error of ours.
+fn write_out(text: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && e.kind() != io::ErrorKind::BrokenPipe
+    {
+        write_err(&format!("vswitchctl: cannot write the answer: {e}\n"));
+    }
+}
+
+fn write_err(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,371 @@
+//! Answers as text for people. One function a command; each takes the report as the daemon sent it.
+
+use std::fmt::Write;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+use super::paint::Paint;
+use super::table::{Cell, Table};
+use crate::command::Command;
+use crate::config::OFPORT_LOCAL;
+use crate::report::{
+    BridgeReport, DropsReport, FdbFlushed, FdbReport, FdbStats, LinkState, LogLevelReport,
+    Megaflow, MegaflowsReport, PortReport, PortsReport, ShowReport, VersionReport, WorkerReport,
+    WorkersReport,
+};
+use crate::schema::Value;
+
+/// After the list of commands.
+pub(super) const EXAMPLES: &str = "Examples:
+  vswitchctl add-br br0 -- add-port br0 eth1 -- add-port br0 eth2 tag=10
+  vswitchctl set bridge br0 other_config:mac-aging-time=60
+  vswitchctl show
+  vswitchctl --format json dump-ports br0
+  vswitchctl --run-dir /run/other version
+
+\"vswitchctl help COMMAND\" explains one command with examples. Exit status: 0 done, 1 refused or no
+daemon, 2 wrong usage.";
+
+/// After the help of `set`.
+pub(super) const SET_HELP: &str = "Keys are the columns of ovs-vswitchd.conf.db(5):
+  bridge  fail_mode, datapath_type, flood_vlans, other_config:mac-aging-time,
+          other_config:mac-table-size, other_config:hwaddr, other_config:forward-bpdu,
+          other_config:datapath-id, external_ids:NAME
+  port    type, tag, trunks, vlan_mode, cvlans, other_config:qinq-ethtype,
+          other_config:priority-tags, ofport_request, mtu_request, mac, options:peer,
+          options:xdp-mode, options:n_rxq, external_ids:NAME
+
+Examples:
+  vswitchctl set bridge br0 fail_mode=secure
+  vswitchctl set port eth1 tag=5 vlan_mode=access
+  vswitchctl set port eth2 trunks=10,20-29
+  vswitchctl set port vnet3 external_ids:iface-id=a1b2c3";
+
+type Rendered = Result<String, serde_json::Error>;
+
+/// The answer to `command` as text, empty or ending in a newline.
+pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendered {
+    match command {
+        Command::ListBr {} => names(raw, "bridges"),
+        Command::ListPorts { .. } => names(raw, "ports"),
+        Command::PortToBr { .. } => {
+            let json: Json = read(raw)?;
+            Ok(json["bridge"].as_str().map(|b| format!("{b}\n")).unwrap_or_default())
+        }
+        Command::Get { columns, .. } => get(raw, columns.is_empty()),
+        Command::Show { .. } => Ok(show(&read(raw)?, paint)),
+        Command::FdbShow { .. } => Ok(fdb(&read(raw)?)),
+        Command::FdbFlush { .. } => {
+            let report: FdbFlushed = read(raw)?;
+            Ok(format!("{} entries flushed\n", report.flushed))
+        }
+        Command::FdbStats { .. } => Ok(fdb_stats(&read(raw)?)),
+        Command::DumpPorts { .. } => Ok(ports(&read(raw)?, paint)),
+        Command::Drops {} => Ok(drops(&read(raw)?)),
+        Command::DumpMegaflows { .. } => Ok(megaflows(&read(raw)?, paint)),
+        Command::Workers {} => Ok(workers(&read(raw)?)),
+        Command::Version {} => {
+            let v: VersionReport = read(raw)?;
+            let (own, uptime) = (env!("CARGO_PKG_VERSION"), duration(v.uptime));
+            Ok(format!("vswitchctl {own}\nvswitchd {} (pid {}, up {uptime})\n", v.version, v.pid))
+        }
+        Command::LogLevel { level } => {
+            let report: LogLevelReport = read(raw)?;
+            Ok(if level.is_none() { format!("{}\n", report.level) } else { String::new() })
+        }
+        Command::AddBr { .. }
+        | Command::DelBr { .. }
+        | Command::AddPort { .. }
+        | Command::DelPort { .. }
+        | Command::Set { .. }
+        | Command::Clear { .. }
+        | Command::BrExists { .. } => Ok(String::new()),
+    }
+}
+
+fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<T, serde_json::Error> {
+    serde_json::from_str(raw.get())
+}
+
+fn names(raw: &RawValue, field: &str) -> Rendered {
+    let json: Json = read(raw)?;
+    let list = json[field].as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(list.iter().filter_map(Json::as_str).map(|name| format!("{name}\n")).collect())
+}
+
+/// A value a line; with its key where all were asked for. A key that is not there is an empty line.
+fn get(raw: &RawValue, with_keys: bool) -> Rendered {
+    let json: Json = read(raw)?;
+    let mut out = String::new();
+    for entry in json["values"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        if with_keys && let Some(column) = entry["column"].as_str() {
+            let _ = write!(out, "{column}=");
+        }
+        if let Some(value) = entry.get("value") {
+            let _ = write!(out, "{}", Value::from_json(value));
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn show(report: &ShowReport, paint: Paint) -> String {
+    let mut out = String::new();
+    for (index, bridge) in report.bridges.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        out.push_str(&show_bridge(bridge, paint));
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(out, "{} {warning}", paint.yellow("warning:"));
+    }
+    out
+}
+
+fn show_bridge(bridge: &BridgeReport, paint: Paint) -> String {
+    let settings = settings(&bridge.settings);
+    let mut out = format!("{} {}", paint.dim("Bridge"), paint.bold(&bridge.name));
+    if !settings.is_empty() {
+        let _ = write!(out, "  {}", settings.join(" "));
+    }
+    out.push('\n');
+    let mut table = Table::new(&["PORT", ">OFPORT", "TYPE", "STATE", "DETAILS"]).indent(2);
+    let mut notes = String::new();
+    for port in &bridge.ports {
+        let number = match port.ofport {
+            OFPORT_LOCAL => "LOCAL".to_owned(),
+            number => number.to_string(),
+        };
+        let state = port.running.state.as_str();
+        let painted = match port.running.state {
+            LinkState::Up => paint.green(state),
+            LinkState::Missing | LinkState::Error => paint.red(state),
+            LinkState::Down | LinkState::Unknown => paint.yellow(state),
+        };
+        table.row(vec![
+            Cell::from(&port.name),
+            number.into(),
+            Cell::from(&port.kind),
+            Cell::painted(state, painted),
+            details(port).into(),
+        ]);
+        let problem = port.peer.as_ref().and_then(|p| p.problem.as_ref());
+        for error in port.running.error.iter().chain(problem) {
+            let _ = writeln!(notes, "  {} {}: {error}", paint.red("error:"), port.name);
+        }
+        for warning in &port.running.warnings {
+            let _ = writeln!(notes, "  {} {}: {warning}", paint.yellow("warning:"), port.name);
+        }
+    }
+    out + &table.render() + &notes
+}
+
+fn details(port: &PortReport) -> String {
+    let mut words = Vec::new();
+    let running = &port.running;
+    if let Some(mode) = &running.mode {
+        let copy = match running.zero_copy {
+            Some(true) => " zero-copy",
+            Some(false) => " copy",
+            None => "",
+        };
+        words.push(format!("{mode}{copy}"));
+    }
+    if let Some(queues) = running.queues {
+        words.push(format!("{queues} queue{}", if queues == 1 { "" } else { "s" }));
+    }
+    if !running.workers.is_empty() {
+        let list: Vec<_> = running.workers.iter().map(u32::to_string).collect();
+        words.push(format!("worker {}", list.join(",")));
+    }
+    if let Some(mtu) = running.mtu {
+        words.push(format!("mtu {mtu}"));
+    }
+    if let Some(peer) = &port.peer {
+        words.push(match &peer.bridge {
+            Some(bridge) => format!("peer {} ({bridge})", peer.port),
+            None => format!("peer {}", peer.port),
+        });
+    }
+    words.extend(settings(&port.settings));
+    words.join(", ")
+}
+
+/// `key=value` of every setting.
+fn settings(map: &serde_json::Map<String, Json>) -> Vec<String> {
+    map.iter().map(|(key, value)| format!("{key}={}", bare(value))).collect()
+}
+
+/// A value as it would be typed: `1,2` rather than `[1, 2]`.
+fn bare(value: &Json) -> String {
+    match value {
+        Json::Array(items) => items.iter().map(bare).collect::<Vec<_>>().join(","),
+        other => Value::from_json(other).to_string(),
+    }
+}
+
+fn fdb(report: &FdbReport) -> String {
+    let mut table = Table::new(&["PORT", ">OFPORT", ">VLAN", "MAC", ">AGE"]);
+    for entry in &report.entries {
+        table.row(vec![
+            Cell::from(&entry.port),
+            entry.ofport.into(),
+            entry.vlan.into(),
+            Cell::from(&entry.mac),
+            entry.age.into(),
+        ]);
+    }
+    table.render()
+}
+
+fn fdb_stats(s: &FdbStats) -> String {
+    let rows = [
+        ("entries", format!("{} of {}", s.entries, s.max_entries)),
+        ("aging time", format!("{} s", s.aging_time)),
+        ("learned", s.learned.to_string()),
+        ("moved", s.moved.to_string()),
+        ("expired", s.expired.to_string()),
+        ("evicted", s.evicted.to_string()),
+        ("refused", s.refused.to_string()),
+    ];
+    rows.iter().map(|(name, value)| format!("{:<12}{value}\n", format!("{name}:"))).collect()
+}
+
+fn ports(report: &PortsReport, paint: Paint) -> String {
+    let headings =
+        ["PORT", ">OFPORT", ">RX-PACKETS", ">RX-BYTES", ">TX-PACKETS", ">TX-BYTES", ">DROPPED"];
+    let mut table = Table::new(&headings);
+    let mut reasons = String::new();
+    for port in &report.ports {
+        let dropped: u64 = port.drops.iter().map(|d| d.packets).sum();
+        table.row(vec![
+            Cell::from(&port.name),
+            port.ofport.into(),
+            port.rx_packets.into(),
+            port.rx_bytes.into(),
+            port.tx_packets.into(),
+            port.tx_bytes.into(),
+            dropped.into(),
+        ]);
+        for drop in &port.drops {
+            let _ = writeln!(reasons, "  {}: {} {}", port.name, drop.packets, drop.reason);
+        }
+    }
+    let mut out = table.render();
+    if !reasons.is_empty() {
+        let _ = write!(out, "{}\n{reasons}", paint.bold("dropped, by reason:"));
+    }
+    out
+}
+
+fn drops(report: &DropsReport) -> String {
+    if report.reasons.is_empty() {
+        return "nothing was dropped\n".to_owned();
+    }
+    let mut table = Table::new(&[">PACKETS", "REASON", "MEANING"]);
+    for reason in &report.reasons {
+        table.row(vec![
+            reason.packets.into(),
+            Cell::from(&reason.reason),
+            Cell::from(&reason.description),
+        ]);
+    }
+    table.render()
+}
+
+fn megaflows(report: &MegaflowsReport, paint: Paint) -> String {
+    let mut out = String::new();
+    for flow in &report.megaflows {
+        megaflow(&mut out, flow, paint);
+    }
+    let shown = report.megaflows.len() as u64;
+    if shown < report.total {
+        let _ = writeln!(out, "{shown} of {} megaflows", report.total);
+    }
+    out
+}
+
+fn megaflow(out: &mut String, flow: &Megaflow, paint: Paint) {
+    let used = flow.used.map_or_else(|| "never".to_owned(), |s| format!("{s:.3}s"));
+    let _ = writeln!(
+        out,
+        "{}, packets:{}, bytes:{}, used:{used}, age:{:.3}s, worker:{}, actions:{}",
+        flow.matches,
+        flow.packets,
+        flow.bytes,
+        flow.age,
+        flow.worker,
+        paint.bold(&flow.actions)
+    );
+    if !flow.depends.is_empty() {
+        let _ = writeln!(out, "  {} {}", paint.dim("depends on:"), flow.depends.join("; "));
+    }
+}
+
+fn workers(report: &WorkersReport) -> String {
+    let mut table = Table::new(&[
+        ">WORKER",
+        ">CORE",
+        ">PACKETS",
+        ">PACKETS/S",
+        ">CYCLES/PKT",
+        ">EXACT",
+        ">MEGAFLOW",
+        ">UPCALLS",
+        ">MEGAFLOWS",
+        ">MASKS",
+        ">PKTS/BURST",
+        ">IDLE",
+    ]);
+    for w in &report.workers {
+        table.row(vec![
+            w.worker.into(),
+            w.core.into(),
+            w.packets.into(),
+            format!("{:.0}", w.packets_per_second).into(),
+            format!("{:.0}", w.cycles_per_packet).into(),
+            percent(w.exact_hit_rate).into(),
+            percent(w.megaflow_hit_rate).into(),
+            w.upcalls.into(),
+            w.megaflows.into(),
+            w.masks.into(),
+            format!("{:.1}", w.packets_per_burst).into(),
+            percent(w.idle).into(),
+        ]);
+    }
+    report.workers.iter().fold(table.render(), |out, w| out + &worker_lines(w))
+}
+
+fn worker_lines(w: &WorkerReport) -> String {
+    let mut out = String::new();
+    if !w.queues.is_empty() {
+        let _ = writeln!(out, "worker {} polls {}", w.worker, w.queues.join(" "));
+    }
+    if !w.burst_sizes.is_empty() {
+        let sizes: Vec<_> =
+            w.burst_sizes.iter().map(|b| format!("{}:{}", b.packets, b.bursts)).collect();
+        let _ = writeln!(out, "worker {} bursts by size {}", w.worker, sizes.join(" "));
+    }
+    out
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+/// `3d 4h`, `4h 5m`, `5m 6s`, `6s`.
+fn duration(seconds: u64) -> String {
+    let (d, h, m, s) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match (d, h, m) {
+        (0, 0, 0) => format!("{s}s"),
+        (0, 0, _) => format!("{m}m {s}s"),
+        (0, _, _) => format!("{h}h {m}m"),
+        _ => format!("{d}d {h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
