@@ -70,7 +70,7 @@ pub const FRAG_LATER: u8 = 2;
 /// Bit of a TCI in the key that says there is a tag.
 pub const VLAN_PRESENT: u16 = 0x1000;
 /// IPv6 extension headers that are walked before the packet counts as malformed.
-pub const MAX_EXT_HEADERS: usize = 32;
+pub const MAX_EXT_HEADERS: usize = 64;
 
 /// What was wrong with the first header that was not sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

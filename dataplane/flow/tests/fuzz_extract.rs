@@ -131,8 +131,15 @@ fn check(data: &[u8], total: usize) {
     }
 }
 
+/// `PROPTEST_CASES` if it is set, else some thousands.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: if asked { default.cases } else { 20_000 }, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn bytes_of_any_content(frame in any_frame()) {

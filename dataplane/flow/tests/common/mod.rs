@@ -308,6 +308,7 @@ pub fn broken() -> Vec<(&'static str, Vec<u8>)> {
         ("routing_0", eth(0x86dd, &ip6(43, &ext(6, 2, &tcp(&data))))),
         ("ext6_8", exts(8)),
         ("ext6_32", exts(32)),
+        ("ext6_50", exts(50)),
         ("nd_option_0", nd_of(&[2, 0, 1, 2, 3, 4, 5, 6])),
         ("nd_option_over", nd_of(&[2, 2, 1, 2, 3, 4, 5, 6])),
         ("nd_option_over_after_good", nd_of(&cat(&[&TLL, &[14, 9, 1, 2, 3, 4, 5, 6]]))),
