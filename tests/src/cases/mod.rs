@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod daemon;
 pub mod errors;
 pub mod hard_inputs;
+pub mod harness;
 pub mod interfaces;
 pub mod internal;
 pub mod learning;
@@ -24,6 +25,7 @@ use crate::runner::Case;
 /// Every test, in the order in which they are run.
 pub fn all() -> Vec<Case> {
     [
+        harness::CASES,
         ping::CASES,
         tcp::CASES,
         vlan::CASES,
