@@ -19,7 +19,7 @@ fn signature(hash: u64) -> u32 {
 
 /// Ask the processor for the cache line at `value`.
 #[inline(always)]
-pub fn prefetch<T>(value: &T) {
+pub fn prefetch<T: ?Sized>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     crate::cpu::prefetch(std::ptr::from_ref(value).cast());
     #[cfg(not(target_arch = "x86_64"))]

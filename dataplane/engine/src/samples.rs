@@ -32,10 +32,16 @@ pub struct DropSample {
 }
 
 /// The latest drops of each reason.
-#[derive(Default)]
 pub struct DropSamples {
     next: [AtomicU64; Drop::COUNT],
     kept: Mutex<VecDeque<DropSample>>,
+}
+
+impl Default for DropSamples {
+    fn default() -> Self {
+        let next = std::array::from_fn(|_| AtomicU64::new(0));
+        DropSamples { next, kept: Mutex::default() }
+    }
 }
 
 impl DropSamples {

@@ -9,6 +9,7 @@ pub mod group;
 pub mod mf;
 pub mod program;
 pub mod rule;
+pub mod rules;
 pub mod snapshot;
 pub mod switch;
 pub mod vlan;

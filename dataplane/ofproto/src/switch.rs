@@ -22,6 +22,8 @@ const MANY: usize = 50_000;
 /// Control's own state of a bridge.
 #[derive(Default)]
 pub(crate) struct BridgeControl {
+    /// Some rule has, or had, a timeout.
+    pub(crate) has_timeouts: bool,
     pub(crate) fdb: Fdb,
 }
 

@@ -136,12 +136,13 @@ impl Flows {
     /// Mark what the changes of one version touch; how many.
     pub fn apply_changes(&mut self, changes: &[Change]) -> u64 {
         let Flows { mega, feet, .. } = self;
+        let slots = mega.slots();
         let mut n = 0;
-        let mut mark = |id: u32| {
-            n += 1;
-            mega.mark_stale(id);
-        };
         for change in changes {
+            let mut mark = |id: u32| {
+                n += 1;
+                mega.mark_stale(id);
+            };
             match change {
                 Change::RuleAdded { table, matches, priority } => {
                     feet.touched(*table, matches, Rules::Add { priority: *priority }, &mut mark);
@@ -150,7 +151,7 @@ impl Flows {
                     feet.touched(*table, matches, Rules::Gone { rule: *rule }, &mut mark);
                 }
                 Change::Dep(dep) => feet.touched_dep(dep.key(), &mut mark),
-                Change::All => (0..mega.slots()).for_each(|id| mega.mark_stale(id)),
+                Change::All => (0..slots).for_each(mark),
             }
         }
         n

@@ -1,0 +1,249 @@
+//! The switch's own rows: a trace replayed from memory through one worker into a null port.
+//!
+//! The whole path is there: frames are copied in on receive, keys extracted, looked up, counted,
+//! changed and transmitted, buffers given back. The worker is driven on the calling thread, so
+//! that nothing else is measured.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afxdp::Region;
+use engine::{Command, Poll, Shared, Worker, WorkerOptions};
+use flow::{Field, FlowKey, Match};
+use ofproto::action::{Action, OfPort};
+use ofproto::mf::Mf;
+use ofproto::program::DpPort;
+use ofproto::rules::RuleSpec;
+use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
+use ofproto::switch::Switch;
+use ofproto::vlan::VlanConfig;
+use ports::memory::MemoryQueue;
+use ports::trace::Trace;
+use ports::{Queue, QueueCounters};
+
+/// Bytes of frame memory: what a small node would have.
+const REGION: usize = 16 << 20;
+/// Rounds between two looks at the clock.
+const CHUNK: usize = 256;
+
+/// One row's result.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Million packets a second.
+    pub mpps: f64,
+    /// Cycles of the constant-rate counter per packet.
+    pub cycles: f64,
+    /// Share of packets that left.
+    pub sent: f64,
+}
+
+/// A switch of one bridge with port 1 (`in`) and port 2 (`out`), and one worker.
+pub struct Bench {
+    /// The bridge's configuration.
+    pub switch: Switch,
+    /// The bridge.
+    pub bridge: BridgeId,
+    shared: Arc<Shared>,
+    worker: Worker,
+    input: Arc<QueueCounters>,
+    output: Arc<QueueCounters>,
+}
+
+impl Bench {
+    /// A bench that replays a trace for ever.
+    ///
+    /// # Errors
+    /// If memory or descriptors cannot be had.
+    pub fn new(trace: Arc<Trace>) -> std::io::Result<Bench> {
+        let shared = Arc::new(Shared::new(Region::new(REGION)?, &[None])?);
+        let options = WorkerOptions { poll: Poll::Busy };
+        let worker = Worker::new(shared.clone(), 0, options, Instant::now())?;
+        let mut switch = Switch::default();
+        let settings = BridgeSettings {
+            mac_table_size: 1 << 20,
+            mac_aging: 300_000,
+            ..BridgeSettings::default()
+        };
+        let bridge = switch.add_bridge("b", settings).ok_or_else(|| other("no bridge"))?;
+        for n in [1, 2] {
+            switch.set_port(bridge, port(n));
+        }
+        let (input, output) = (Arc::<QueueCounters>::default(), Arc::<QueueCounters>::default());
+        let queues = [
+            (1, MemoryQueue::replay(trace, None, input.clone())),
+            (2, MemoryQueue::null(output.clone())),
+        ];
+        for (n, q) in queues {
+            let queue = Box::new(Queue::Memory(q));
+            let added = shared.command(0, Command::AddQueue { port: DpPort(n), queue });
+            added.map_err(|_| other("the mailbox is full"))?;
+        }
+        Ok(Bench { switch, bridge, shared, worker, input, output })
+    }
+
+    /// Add a rule.
+    pub fn rule(&mut self, table: u8, priority: u16, matches: Match, actions: Vec<Action>) {
+        let spec = RuleSpec::new(table, priority, matches, actions);
+        self.switch.add_rule(self.bridge, spec, 1);
+    }
+
+    /// Publish what was changed.
+    pub fn publish(&mut self) {
+        if let Some(snapshot) = self.switch.commit() {
+            self.shared.publish(snapshot);
+        }
+    }
+
+    /// Let the worker do rounds for about that long.
+    pub fn run(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            for _ in 0..CHUNK {
+                self.worker.round();
+            }
+        }
+    }
+
+    /// Exactly that many rounds.
+    pub fn rounds(&mut self, n: usize) {
+        for _ in 0..n {
+            self.worker.round();
+        }
+    }
+
+    /// Measure for that long, after a warm-up of the same length at most two seconds.
+    pub fn measure(&mut self, time: Duration) -> Measured {
+        self.publish();
+        self.run(time.min(Duration::from_secs(2)));
+        let (rx, tx) = (self.input.read().rx_packets, self.output.read().tx_packets);
+        let (started, cycles) = (Instant::now(), engine::cpu::cycles());
+        self.run(time);
+        let cycles = engine::cpu::cycles().wrapping_sub(cycles) as f64;
+        let seconds = started.elapsed().as_secs_f64();
+        let packets = (self.input.read().rx_packets - rx) as f64;
+        let sent = (self.output.read().tx_packets - tx) as f64;
+        Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets }
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &engine::WorkerCounters {
+        &self.shared.workers[0].counters
+    }
+}
+
+fn other(what: &str) -> std::io::Error {
+    std::io::Error::other(what.to_owned())
+}
+
+fn port(n: u32) -> Port {
+    Port {
+        ofport: OfPort(n),
+        name: format!("p{n}").into(),
+        kind: PortKind::Datapath(DpPort(n)),
+        vlan: VlanConfig::default(),
+        up: true,
+        no_flood: false,
+        no_forward: false,
+        no_receive: false,
+        mtu: 0,
+    }
+}
+
+/// A match on fields: (field, value, mask).
+pub fn on(fields: &[(Field, u128, u128)]) -> Match {
+    let (mut key, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
+    for (field, value, m) in fields {
+        key.set(*field, *value);
+        mask.set(*field, *m);
+    }
+    Match::new(&key, &mask)
+}
+
+const OUT: Action = Action::output(OfPort(2));
+const IN: (Field, u128, u128) = (Field::InPort, 1, u32::MAX as u128);
+const IP: (Field, u128, u128) = (Field::EthType, 0x0800, 0xffff);
+const UDP: (Field, u128, u128) = (Field::NwProto, 17, 0xff);
+
+/// The rows, with the trace that each replays.
+pub const ROWS: &[(&str, &str)] = &[
+    ("forward-1", "udp-1"),
+    ("forward-1000", "udp-1000"),
+    ("forward-10000", "udp-10000"),
+    ("forward-100000", "udp-100000"),
+    ("l2-1000", "udp-1000"),
+    ("megaflow-1000", "udp-1000"),
+    ("megaflow-10000", "udp-10000"),
+    ("megaflow-100000", "udp-100000"),
+    ("vlan-push-1000", "udp-1000"),
+    ("route-1000", "udp-1000"),
+    ("many-megaflows-1000", "udp-1000"),
+    ("many-megaflows-10000", "udp-10000"),
+    ("many-megaflows-100000", "udp-100000"),
+    ("acl-10000", "acl-10000"),
+];
+
+/// A bench with the rules of a row.
+///
+/// # Errors
+/// If there is no such row, or the trace cannot be read.
+pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
+    let (_, trace) = ROWS.iter().find(|(r, _)| *r == row).ok_or_else(|| other("no such row"))?;
+    let path = traces.join(format!("{trace}.pcap"));
+    let trace = Trace::from_pcap(&path).map_err(|e| other(&e.to_string()))?;
+    let mut b = Bench::new(Arc::new(trace))?;
+    rules(row, &mut b);
+    Ok(b)
+}
+
+fn rules(row: &str, b: &mut Bench) {
+    let (kind, n) = row.rsplit_once('-').unwrap_or((row, "0"));
+    let n: u128 = n.parse().unwrap_or(0);
+    match kind {
+        "forward" => b.rule(0, 100, on(&[IN]), vec![OUT]),
+        "megaflow" => {
+            let net = (Field::NwDst, 0x0a64_0000, 0xffff_0000);
+            b.rule(0, 100, on(&[IN, IP, UDP, net]), vec![OUT]);
+        }
+        "vlan-push" => {
+            b.rule(0, 100, on(&[IN]), vec![Action::SetVlanVid(100), OUT]);
+        }
+        "route" => {
+            let mac = |f, v| Action::set(f, v);
+            let acts = vec![
+                mac(Mf::EthSrc, 0x0200_0000_0009),
+                mac(Mf::EthDst, 0x0200_0000_0008),
+                Action::DecTtl(None),
+                OUT,
+            ];
+            b.rule(0, 100, on(&[IN]), acts);
+        }
+        "l2" => {
+            b.rule(0, 0, Match::default(), vec![Action::output(OfPort::NORMAL)]);
+            // Both addresses of the trace are known, the destination behind `out`.
+            b.switch.fdb_learn(b.bridge, 0, 0x0200_0000_0001, OfPort(1), 1);
+            b.switch.fdb_learn(b.bridge, 0, 0x0200_0000_0002, OfPort(2), 1);
+        }
+        "many-megaflows" => {
+            for i in 0..n {
+                let src = 10 << 24 | (i / 62500) << 16 | (i / 250 % 250) << 8 | (1 + i % 250);
+                let src = (Field::NwSrc, src, 0xffff_ffff);
+                let port = (Field::TpSrc, 1024 + i * 31 % 60000, 0xffff);
+                b.rule(0, 100, on(&[IP, UDP, src, port]), vec![OUT]);
+            }
+        }
+        "acl" => {
+            let go = Action::Resubmit { in_port: None, table: Some(1), ct: false };
+            for i in 0..64u128 {
+                let len = 24 - i % 8;
+                let mask = 0xffff_ffff << (32 - len) & 0xffff_ffff;
+                let src = (Field::NwSrc, (10 << 24 | i << 8) & mask, mask);
+                b.rule(0, 100 + i as u16, on(&[IP, UDP, src]), vec![go.clone()]);
+                let mask = 0xffff << (i % 4) & 0xffff;
+                let dst = (Field::TpDst, (1000 + i) & mask, mask);
+                b.rule(1, 100 + i as u16, on(&[IP, UDP, dst]), vec![OUT]);
+            }
+        }
+        _ => {}
+    }
+}

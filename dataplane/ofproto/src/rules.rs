@@ -1,0 +1,186 @@
+//! Changing the rules of a bridge's tables.
+//!
+//! The primitives that flow-mods, learned flows, timeouts and compiled configuration are made of.
+//! Each notes what it changes, so that exactly the megaflows that it touches are translated again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use classifier::Conjunction;
+use flow::Match;
+
+use crate::action::Action;
+use crate::rule::{Rule, RuleStats};
+use crate::snapshot::{BridgeId, Change};
+use crate::switch::Switch;
+
+/// A rule to be.
+#[derive(Clone, Debug)]
+pub struct RuleSpec {
+    /// The table.
+    pub table: u8,
+    /// Higher wins.
+    pub priority: u16,
+    /// What it matches.
+    pub matches: Match,
+    /// What it does.
+    pub actions: Box<[Action]>,
+    /// The controller's own mark.
+    pub cookie: u64,
+    /// Seconds; 0 for never.
+    pub idle_timeout: u16,
+    /// Seconds; 0 for never.
+    pub hard_timeout: u16,
+    /// `OFPFF_*`.
+    pub flags: u16,
+    /// For eviction.
+    pub importance: u16,
+}
+
+impl RuleSpec {
+    /// A rule without timeouts, flags or cookie.
+    pub fn new(table: u8, priority: u16, matches: Match, actions: Vec<Action>) -> RuleSpec {
+        RuleSpec {
+            table,
+            priority,
+            matches,
+            actions: actions.into(),
+            cookie: 0,
+            idle_timeout: 0,
+            hard_timeout: 0,
+            flags: 0,
+            importance: 0,
+        }
+    }
+}
+
+impl Switch {
+    /// Add a rule; one with the same match and priority goes, and is returned.
+    pub fn add_rule(&mut self, id: BridgeId, spec: RuleSpec, now: u64) -> Option<Arc<Rule>> {
+        let rule = self.make_rule(id, spec, now, RuleStats::default().into(), now);
+        self.put_rule(id, Arc::new(rule))
+    }
+
+    /// Exchange a rule's actions (and cookie) for others. Counters and age stay.
+    pub fn modify_rule(&mut self, id: BridgeId, old: &Rule, actions: Box<[Action]>, cookie: u64, now: u64) {
+        let spec = RuleSpec {
+            table: old.table,
+            priority: old.priority,
+            matches: old.matches.clone(),
+            actions,
+            cookie,
+            idle_timeout: old.idle_timeout,
+            hard_timeout: old.hard_timeout,
+            flags: old.flags,
+            importance: old.importance,
+        };
+        let rule = self.make_rule(id, spec, old.created, old.stats.clone(), now);
+        self.put_rule(id, Arc::new(rule));
+    }
+
+    fn make_rule(
+        &mut self,
+        bridge: BridgeId,
+        spec: RuleSpec,
+        created: u64,
+        stats: Arc<RuleStats>,
+        now: u64,
+    ) -> Rule {
+        self.next_rule += 1;
+        Rule {
+            id: self.next_rule,
+            conjunctions: conjunctions(&spec.actions),
+            matches: spec.matches,
+            priority: spec.priority,
+            bridge,
+            table: spec.table,
+            flags: spec.flags,
+            idle_timeout: spec.idle_timeout,
+            hard_timeout: spec.hard_timeout,
+            importance: spec.importance,
+            cookie: spec.cookie,
+            actions: spec.actions,
+            created,
+            modified: AtomicU64::new(now),
+            stats,
+        }
+    }
+
+    fn put_rule(&mut self, id: BridgeId, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        let bridge = self.bridge_mut(id)?;
+        let (table, number) = (bridge.table_id(rule.table), rule.table);
+        let old = bridge.tables.get_mut(number).insert(rule.clone());
+        if let Some(old) = &old {
+            self.rule_gone(table, old);
+        }
+        let (matches, priority) = (rule.matches.clone(), rule.priority);
+        self.changed(Change::RuleAdded { table, matches, priority });
+        self.note_timeouts(&rule);
+        old
+    }
+
+    /// Remove a rule, if it is still the one in its table.
+    pub fn remove_rule(&mut self, id: BridgeId, rule: &Rule) -> Option<Arc<Rule>> {
+        let bridge = self.bridge_mut(id)?;
+        let table = bridge.table_id(rule.table);
+        let rules = bridge.tables.get_mut(rule.table);
+        if rules.find_exact(&rule.matches, rule.priority).is_none_or(|r| r.id != rule.id) {
+            return None;
+        }
+        let old = rules.remove(&rule.matches, rule.priority)?;
+        self.rule_gone(table, &old);
+        Some(old)
+    }
+
+    fn rule_gone(&mut self, table: u32, rule: &Rule) {
+        let matches = rule.matches.clone();
+        if !rule.conjunctions.is_empty() {
+            // Decisions that did not end in this rule were made from it too.
+            let (matches, priority) = (matches.clone(), rule.priority);
+            self.changed(Change::RuleAdded { table, matches, priority });
+        }
+        self.changed(Change::RuleGone { table, matches, rule: rule.id });
+    }
+
+    /// Rules whose time is over, with whether it was the hard timeout.
+    pub fn expired_rules(&self, id: BridgeId, now: u64) -> Vec<(Arc<Rule>, bool)> {
+        if !self.control.get(&id).is_some_and(|c| c.has_timeouts) {
+            return Vec::new();
+        }
+        let Some(bridge) = self.bridge(id) else { return Vec::new() };
+        let rules = bridge.tables.iter().flat_map(|(_, t)| t.iter());
+        rules.filter_map(|r| Some((r.clone(), expiry(r, now)?))).collect()
+    }
+
+    fn note_timeouts(&mut self, rule: &Rule) {
+        if (rule.idle_timeout != 0 || rule.hard_timeout != 0)
+            && let Some(c) = self.control.get_mut(&rule.bridge)
+        {
+            c.has_timeouts = true;
+        }
+    }
+}
+
+/// Whether a rule's time is over: by the hard timeout (`true`) or the idle one.
+fn expiry(rule: &Rule, now: u64) -> Option<bool> {
+    let modified = rule.modified.load(Ordering::Relaxed);
+    let past = |since: u64, seconds: u16| seconds != 0 && now >= since + u64::from(seconds) * 1000;
+    if past(modified, rule.hard_timeout) {
+        return Some(true);
+    }
+    let used = rule.stats.used.load(Ordering::Relaxed).max(modified);
+    past(used, rule.idle_timeout).then_some(false)
+}
+
+/// The clauses among a rule's actions.
+fn conjunctions(actions: &[Action]) -> Box<[Conjunction]> {
+    actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::Conjunction { id, clause, n_clauses } => {
+                Some(Conjunction { id: *id, clause: *clause, clauses: *n_clauses })
+            }
+            _ => None,
+        })
+        .collect()
+}
