@@ -119,15 +119,9 @@ impl Groups {
         [(6, 7), (7, 11), (11, 16), (16, 18), (18, 20), (20, 29), (29, 37), (37, 48)];
 
     /// The group that a word belongs to; empty for base words.
-    pub const fn of_word(word: usize) -> Groups {
-        let mut g = 0;
-        while g < 8 {
-            if word >= Self::RANGES[g].0 && word < Self::RANGES[g].1 {
-                return Groups(1 << g);
-            }
-            g += 1;
-        }
-        Groups(0)
+    #[inline(always)]
+    pub fn of_word(word: usize) -> Groups {
+        OF_WORD[word]
     }
 
     /// Whether no group is in the set.
@@ -162,6 +156,21 @@ impl Groups {
         })
     }
 }
+
+/// [`Groups::of_word`] for each word.
+static OF_WORD: [Groups; WORDS] = {
+    let mut of = [Groups(0); WORDS];
+    let mut g = 0;
+    while g < Groups::RANGES.len() {
+        let mut word = Groups::RANGES[g].0;
+        while word < Groups::RANGES[g].1 {
+            of[word] = Groups(1 << g);
+            word += 1;
+        }
+        g += 1;
+    }
+    of
+};
 
 /// All that the switch knows of a packet, field by field.
 #[derive(Clone)]
