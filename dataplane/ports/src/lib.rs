@@ -10,6 +10,7 @@
 //!
 //! Must not know: flows, bridges, workers, configuration files.
 
+pub mod checksum;
 pub mod counters;
 pub mod error;
 pub mod memory;
