@@ -1,5 +1,6 @@
 //! The daemon `vswitchd`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,10 +14,8 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
-            if let Some(hint) = &error.hint {
-                tracing::error!("{hint}");
-            }
+            let hint = error.hint.as_ref().map(|h| format!("\n  {h}")).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "vswitchd: {error}{hint}");
             ExitCode::FAILURE
         }
     }

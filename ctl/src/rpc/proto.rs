@@ -76,11 +76,18 @@ impl From<CtlError> for ErrorBody {
     }
 }
 
-/// Reads one line. The error comes with the id to answer to, null where none could be read.
-pub fn parse(line: &[u8]) -> Result<Parsed, (RequestId, ErrorBody)> {
+/// A line that is no request: the error and the id to answer to, null where none could be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    pub id: RequestId,
+    pub body: ErrorBody,
+}
+
+/// Reads one line.
+pub fn parse(line: &[u8]) -> Result<Parsed, Box<Refused>> {
     let null = RequestId(Json::Null);
     let fail = |id: RequestId, code: i32, message: String| {
-        Err((id, ErrorBody::new(code, CtlError::protocol(message))))
+        Err(Box::new(Refused { id, body: ErrorBody::new(code, CtlError::protocol(message)) }))
     };
     // serde_json refuses nesting beyond 128 levels, so that no input can exhaust the stack.
     let document: Json = match serde_json::from_slice(line) {
@@ -168,8 +175,8 @@ mod tests {
     use serde_json::json;
 
     fn refused(text: &str) -> (Json, i32, String) {
-        let (id, body) = parse(text.as_bytes()).expect_err(text);
-        (id.0, body.code, body.message)
+        let refused = parse(text.as_bytes()).expect_err(text);
+        (refused.id.0, refused.body.code, refused.body.message)
     }
 
     #[test]
@@ -229,8 +236,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_answered(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            if let Err((id, body)) = parse(&bytes) {
-                let text = reply(&id, &Err(body));
+            if let Err(refused) = parse(&bytes) {
+                let text = reply(&refused.id, &Err(refused.body));
                 proptest::prop_assert!(serde_json::from_slice::<Json>(&text).is_ok());
             }
         }

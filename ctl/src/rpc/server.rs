@@ -385,7 +385,7 @@ impl Reactor {
                         };
                         self.control.request(request).err().map(|body| (id, body))
                     }
-                    Err(refused) => Some(refused),
+                    Err(refused) => Some((refused.id, refused.body)),
                 };
                 match refused {
                     None => client.busy = true,
