@@ -1,12 +1,12 @@
-//! A persistent set of entries found by a 32-bit hash.
+//! A persistent set of entries found by a number: a hash, or a value itself.
 //!
-//! A tree over the hash's bits, four a level, with small buckets as leaves. A clone shares
-//! everything; a change copies the nodes on its path where they are shared and works in place
-//! where they are not. Every inner slot knows the highest rank below it, so the highest rank of
-//! all is at hand without a search.
+//! A tree over the number's bits, four a level from the high end, with small buckets as leaves.
+//! A clone shares everything; a change copies the nodes on its path where they are shared and
+//! works in place where they are not. Every inner slot knows the highest rank below it, so the
+//! highest rank of all is at hand without a search.
 //!
-//! Invariants: an entry is in the bucket that its hash leads to; `len` counts entries; a slot's
-//! `max` is the highest rank below it.
+//! Invariants: an entry is in the bucket that its key leads to; `len` counts entries; a slot's
+//! `max` is the highest rank below it; a branch is not empty.
 
 use std::sync::Arc;
 
@@ -17,10 +17,45 @@ const BUCKET_MAX: usize = 32;
 /// A branch with no more entries than this is turned back into a bucket.
 const MERGE_MAX: usize = 8;
 
+/// A number over whose bits a tree may be.
+pub(crate) trait Bits: Copy + Eq {
+    /// Levels of the tree, after which all bits are spent.
+    const LEVELS: u32;
+    /// The four bits of a level.
+    fn digit(self, level: u32) -> usize;
+    /// How many bits, from the high end, both have in common.
+    fn common(self, other: Self) -> u32;
+}
+
+impl Bits for u32 {
+    const LEVELS: u32 = u32::BITS / FAN_BITS;
+    #[inline(always)]
+    fn digit(self, level: u32) -> usize {
+        (self >> (u32::BITS - FAN_BITS - level * FAN_BITS)) as usize & (FAN - 1)
+    }
+    #[inline(always)]
+    fn common(self, other: u32) -> u32 {
+        (self ^ other).leading_zeros()
+    }
+}
+
+impl Bits for u128 {
+    const LEVELS: u32 = u128::BITS / FAN_BITS;
+    #[inline(always)]
+    fn digit(self, level: u32) -> usize {
+        (self >> (u128::BITS - FAN_BITS - level * FAN_BITS)) as usize & (FAN - 1)
+    }
+    #[inline(always)]
+    fn common(self, other: u128) -> u32 {
+        (self ^ other).leading_zeros()
+    }
+}
+
 /// What the tree holds.
 pub(crate) trait Entry: Clone {
-    /// The hash that finds the entry; it never changes.
-    fn hash(&self) -> u32;
+    type Key: Bits;
+    /// The number that finds the entry; it never changes. Several entries may have the same.
+    fn key(&self) -> Self::Key;
     /// The rank of which the tree knows the highest.
     fn rank(&self) -> u16 {
         0
@@ -46,6 +81,7 @@ impl<E> Clone for Slot<E> {
 }
 
 impl<E> Slot<E> {
+    #[inline]
     fn max(&self) -> u16 {
         match self {
             Slot::Empty => 0,
@@ -65,11 +101,6 @@ impl<E> Clone for Hamt<E> {
     }
 }
 
-#[inline(always)]
-fn index(hash: u32, level: u32) -> usize {
-    (hash >> (level * FAN_BITS)) as usize & (FAN - 1)
-}
-
 fn highest<E: Entry>(entries: &[E]) -> u16 {
     entries.iter().map(E::rank).max().unwrap_or(0)
 }
@@ -79,12 +110,12 @@ impl<E: Entry> Hamt<E> {
         Hamt { root: Slot::Empty, len: 0 }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.len
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The highest rank of all entries, 0 when there is none.
+    #[inline]
     pub(crate) fn max_rank(&self) -> u16 {
         self.root.max()
     }
@@ -98,40 +129,78 @@ impl<E: Entry> Hamt<E> {
         }
     }
 
-    /// The entry with that hash that `same` accepts.
+    /// The entry with that key that `same` accepts.
     #[inline]
-    pub(crate) fn find(&self, hash: u32, same: impl Fn(&E) -> bool) -> Option<&E> {
+    pub(crate) fn find(&self, key: E::Key, same: impl Fn(&E) -> bool) -> Option<&E> {
         let mut slot = &self.root;
         let mut level = 0;
         loop {
             match slot {
                 Slot::Empty => return None,
                 Slot::Branch { slots, .. } => {
-                    slot = &slots[index(hash, level)];
+                    slot = &slots[key.digit(level)];
                     level += 1;
                 }
                 Slot::Bucket { entries, .. } => {
-                    return entries.iter().find(|e| e.hash() == hash && same(e));
+                    return entries.iter().find(|e| e.key() == key && same(e));
                 }
             }
         }
     }
 
-    /// Replace the entry with that hash that `same` accepts (None if there is none) by what
+    /// None if there is an entry with the key; otherwise how many of its bits, from the high end,
+    /// show that there is none.
+    #[inline]
+    pub(crate) fn absent(&self, key: E::Key) -> Option<u32> {
+        let mut slot = &self.root;
+        let mut level = 0;
+        loop {
+            match slot {
+                Slot::Empty => return Some(0),
+                Slot::Bucket { entries, .. } => {
+                    let mut bits = 0;
+                    for e in entries.iter() {
+                        if e.key() == key {
+                            return None;
+                        }
+                        bits = bits.max(e.key().common(key) + 1);
+                    }
+                    return Some(bits);
+                }
+                Slot::Branch { slots, .. } => {
+                    let digit = key.digit(level);
+                    slot = &slots[digit];
+                    if let Slot::Empty = slot {
+                        return Some(level * FAN_BITS + Self::digit_bits(slots, digit));
+                    }
+                    level += 1;
+                }
+            }
+        }
+    }
+
+    /// How many bits of a branch's empty slot's number show that it is empty.
+    fn digit_bits(slots: &[Slot<E>; FAN], digit: usize) -> u32 {
+        let full = (0..FAN).filter(|i| !matches!(slots[*i], Slot::Empty));
+        let common = full.map(|i| (i ^ digit).leading_zeros() - (usize::BITS - FAN_BITS));
+        common.max().map_or(0, |c| c + 1)
+    }
+
+    /// Replace the entry with that key that `same` accepts (None if there is none) by what
     /// `change` makes of it; None removes it.
     pub(crate) fn change(
         &mut self,
-        hash: u32,
+        key: E::Key,
         same: impl Fn(&E) -> bool,
         change: impl FnOnce(Option<E>) -> Option<E>,
     ) {
-        let grown = Self::change_slot(&mut self.root, hash, 0, &same, change);
+        let grown = Self::change_slot(&mut self.root, key, 0, &same, change);
         self.len = self.len.wrapping_add_signed(grown);
     }
 
     fn change_slot(
         slot: &mut Slot<E>,
-        hash: u32,
+        key: E::Key,
         level: u32,
         same: &impl Fn(&E) -> bool,
         change: impl FnOnce(Option<E>) -> Option<E>,
@@ -145,11 +214,11 @@ impl<E: Entry> Hamt<E> {
                 }
             },
             Slot::Bucket { max, entries } => {
-                let grown = Self::change_bucket(Arc::make_mut(entries), hash, same, change);
+                let grown = Self::change_bucket(Arc::make_mut(entries), key, same, change);
                 *max = highest(entries);
                 if entries.is_empty() {
                     *slot = Slot::Empty;
-                } else if entries.len() > BUCKET_MAX && (level + 1) * FAN_BITS <= u32::BITS {
+                } else if entries.len() > BUCKET_MAX && level < E::Key::LEVELS {
                     let entries = std::mem::take(Arc::make_mut(entries));
                     *slot = Self::split(entries, level);
                 }
@@ -157,8 +226,8 @@ impl<E: Entry> Hamt<E> {
             }
             Slot::Branch { max, slots } => {
                 let slots = Arc::make_mut(slots);
-                let at = index(hash, level);
-                let grown = Self::change_slot(&mut slots[at], hash, level + 1, same, change);
+                let at = key.digit(level);
+                let grown = Self::change_slot(&mut slots[at], key, level + 1, same, change);
                 *max = slots.iter().map(Slot::max).max().unwrap_or(0);
                 if grown < 0
                     && let Some(merged) = Self::merge(slots, at)
@@ -172,11 +241,11 @@ impl<E: Entry> Hamt<E> {
 
     fn change_bucket(
         entries: &mut Vec<E>,
-        hash: u32,
+        key: E::Key,
         same: &impl Fn(&E) -> bool,
         change: impl FnOnce(Option<E>) -> Option<E>,
     ) -> isize {
-        match entries.iter().position(|e| e.hash() == hash && same(e)) {
+        match entries.iter().position(|e| e.key() == key && same(e)) {
             Some(at) => {
                 let old = entries.swap_remove(at);
                 match change(Some(old)) {
@@ -209,7 +278,7 @@ impl<E: Entry> Hamt<E> {
     fn split(entries: Vec<E>, level: u32) -> Slot<E> {
         let mut parts: [Vec<E>; FAN] = std::array::from_fn(|_| Vec::new());
         for e in entries {
-            parts[index(e.hash(), level)].push(e);
+            parts[e.key().digit(level)].push(e);
         }
         let mut max = 0;
         let slots = parts.map(|mut part| {
@@ -218,7 +287,7 @@ impl<E: Entry> Hamt<E> {
             }
             let part_max = highest(&part);
             max = max.max(part_max);
-            if part.len() > BUCKET_MAX && (level + 2) * FAN_BITS <= u32::BITS {
+            if part.len() > BUCKET_MAX && level + 1 < E::Key::LEVELS {
                 return Self::split(part, level + 1);
             }
             part.shrink_to_fit();
@@ -305,7 +374,8 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct E(u32, u16, u16);
     impl Entry for E {
-        fn hash(&self) -> u32 {
+        type Key = u32;
+        fn key(&self) -> u32 {
             self.0
         }
         fn rank(&self) -> u16 {
@@ -313,17 +383,17 @@ mod tests {
         }
     }
 
-    /// Few distinct hashes in the low bits, so that deep paths and full collisions occur.
+    /// Few distinct keys in the high bits, so that deep paths and full collisions occur.
     fn hash_of(n: u16) -> u32 {
         match n % 3 {
-            0 => u32::from(n / 100),
+            0 => u32::from(n / 100) << 3,
             1 => u32::from(n).wrapping_mul(0x9e37_79b1),
             _ => u32::from(n / 50) << 28,
         }
     }
 
     fn check(h: &Hamt<E>, model: &HashMap<u16, u16>) {
-        assert_eq!(h.len(), model.len());
+        assert_eq!(h.len, model.len());
         assert_eq!(h.iter().count(), model.len());
         assert_eq!(h.max_rank(), model.values().copied().max().unwrap_or(0));
         for (k, v) in model {
@@ -367,7 +437,7 @@ mod tests {
             for k in model.keys().copied().collect::<Vec<_>>() {
                 h.change(hash_of(k), |e: &E| e.1 == k, |_| None);
             }
-            prop_assert_eq!(h.len(), 0);
+            prop_assert!(h.is_empty());
             prop_assert_eq!(h.iter().count(), 0);
             prop_assert_eq!(h.max_rank(), 0);
         }

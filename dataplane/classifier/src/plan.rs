@@ -39,7 +39,7 @@ const fn stage_of(w: usize) -> usize {
 pub(crate) struct Plan {
     pub(crate) mask: MaskWords,
     /// (word, mask) in the order of looking.
-    pub(crate) words: Box<[(usize, u64)]>,
+    pub(crate) words: SmallVec<[(usize, u64); 6]>,
     /// How many of `words` are looked at by the end of each stage.
     pub(crate) ends: [u8; STAGES],
     /// The last stage that has words.
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(mask: MaskWords) -> Plan {
-        let mut words: Vec<_> = mask.iter().collect();
+        let mut words: SmallVec<[_; 6]> = mask.iter().collect();
         // conj_id first of all: it is not a part of the packet, so a miss there costs no bit.
         words.sort_by_key(|(w, _)| (stage_of(*w), *w != word::CONJ, *w));
         let mut ends = [0; STAGES];
@@ -60,10 +60,12 @@ impl Plan {
             *end = words.iter().filter(|(w, _)| stage_of(*w) <= s).count() as u8;
         }
         let last = words.last().map_or(0, |(w, _)| stage_of(*w));
-        let prefixes =
-            Address::ALL.iter().filter_map(|a| Some((*a, a.prefix_len(&mask)?))).collect();
+        let lengths = Address::ALL.iter().filter_map(|a| Some((*a, a.prefix_len(&mask)?)));
+        let mut prefixes: SmallVec<[_; 2]> = lengths.collect();
+        // The longest says most.
+        prefixes.sort_by_key(|(_, len)| std::cmp::Reverse(*len));
         let ports = (mask.word(word::L4) >> 32) as u32;
-        Plan { words: words.into(), ends, last, prefixes, ports, mask }
+        Plan { words, ends, last, prefixes, ports, mask }
     }
 
     /// The words of one stage.

@@ -1,16 +1,16 @@
 //! Is there any rule with this address prefix, and how many bits tell?
 //!
-//! For each address field and prefix length the values that rules have, in order. A value that
-//! is absent lies between two neighbours, and the bits up to the first one in which it differs
-//! from both of them are all that must be looked at to know that it is absent. So a packet to
+//! For each address field and prefix length the values that rules have, in a tree over their
+//! bits. A value that is absent leaves the tree at some bit, and the bits up to that one are all
+//! that must be looked at to know that it is absent. So a packet to
 //! an address far from all rules' addresses leaves most of its bits wildcarded, and a subtable
 //! of which no rule can match is passed over without a hash.
 //!
 //! The sets are persistent, as is all of a rule table.
 
+use crate::hamt::{Bits, Entry, Hamt};
 use flow::key::word;
 use flow::{FlowKey, MaskWords, Match};
-use imbl::OrdMap;
 use std::sync::Arc;
 
 /// An address field that is matched by prefixes.
@@ -47,8 +47,8 @@ impl Address {
     }
 
     /// Add the field's first `bits` bits to a mask.
-    fn unwildcard(self, bits: u8, wc: &mut FlowKey) {
-        let m = if bits == 0 { 0 } else { u128::MAX << (128 - u32::from(bits)) };
+    fn unwildcard(self, bits: u32, wc: &mut FlowKey) {
+        let m = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
         let mut or = |w: usize, m: u64| {
             if m != 0 {
                 wc.set_word(w, wc.word(w) | m);
@@ -66,60 +66,62 @@ impl Address {
     }
 }
 
-/// A number whose bits are compared from the high end.
-pub(crate) trait Bits: Copy + Ord {
-    fn common(self, other: Self) -> u32;
-}
-
-impl Bits for u32 {
-    fn common(self, other: u32) -> u32 {
-        (self ^ other).leading_zeros()
-    }
-}
-
-impl Bits for u128 {
-    fn common(self, other: u128) -> u32 {
-        (self ^ other).leading_zeros()
-    }
-}
-
-/// A multiset of values in order.
+/// How many rules have a value.
 #[derive(Clone)]
-pub(crate) struct ValueSet<K>(OrdMap<K, u32>);
+struct Counted<K> {
+    value: K,
+    count: u32,
+}
+
+impl<K: Bits> Entry for Counted<K> {
+    type Key = K;
+    #[inline(always)]
+    fn key(&self) -> K {
+        self.value
+    }
+}
+
+/// A multiset of values.
+pub(crate) struct ValueSet<K>(Hamt<Counted<K>>);
+
+impl<K> Clone for ValueSet<K> {
+    fn clone(&self) -> Self {
+        ValueSet(self.0.clone())
+    }
+}
 
 impl<K: Bits> ValueSet<K> {
     pub(crate) fn new() -> Self {
-        ValueSet(OrdMap::new())
+        ValueSet(Hamt::new())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn add(&mut self, value: K) {
-        *self.0.entry(value).or_insert(0) += 1;
+    /// Note one more of a value, or one less.
+    pub(crate) fn count(&mut self, value: K, add: bool) {
+        self.0.change(
+            value,
+            |_| true,
+            |old| {
+                let count = old.map_or(0, |c| c.count);
+                let count = if add { count + 1 } else { count.saturating_sub(1) };
+                (count > 0).then_some(Counted { value, count })
+            },
+        );
     }
 
-    pub(crate) fn remove(&mut self, value: K) {
-        if let Some(n) = self.0.get_mut(&value) {
-            *n -= 1;
-            if *n == 0 {
-                self.0.remove(&value);
-            }
-        }
+    #[inline]
+    pub(crate) fn contains(&self, value: K) -> bool {
+        self.0.find(value, |_| true).is_some()
     }
 
     /// None if the value is there; otherwise how many bits, from the high end, show that it is
     /// not.
     #[inline]
     pub(crate) fn absent(&self, value: K) -> Option<u32> {
-        let below = match self.0.get_prev(&value) {
-            Some((k, _)) if *k == value => return None,
-            Some((k, _)) => k.common(value) + 1,
-            None => 0,
-        };
-        let above = self.0.get_next(&value).map_or(0, |(k, _)| k.common(value) + 1);
-        Some(below.max(above))
+        self.0.absent(value)
     }
 }
 
@@ -169,15 +171,12 @@ impl Prefixes {
     /// Note one more rule that has this value under a prefix, or one less.
     pub(crate) fn change(&mut self, field: Address, len: u8, m: &Match, add: bool) {
         let v = field.of(|w| m.word(w).0);
-        fn apply<K: Bits>(set: &mut ValueSet<K>, v: K, add: bool) {
-            if add { set.add(v) } else { set.remove(v) }
-        }
         match field {
             Address::NwSrc | Address::NwDst => {
-                self.v4[field as usize].change(len, |s| apply(s, (v >> 96) as u32, add));
+                self.v4[field as usize].change(len, |s| s.count((v >> 96) as u32, add));
             }
             Address::Ipv6Src | Address::Ipv6Dst => {
-                self.v6[field as usize - 2].change(len, |s| apply(s, v, add));
+                self.v6[field as usize - 2].change(len, |s| s.count(v, add));
             }
         }
     }
@@ -210,9 +209,8 @@ pub(crate) struct Probes<'a> {
 }
 
 const UNKNOWN: u8 = 0;
-const PRESENT: u8 = u8::MAX;
-/// Added to the number of bits, which may be 0.
-const BIAS: u8 = 1;
+const PRESENT: u8 = 1;
+const ABSENT: u8 = 2;
 
 impl<'a> Probes<'a> {
     #[inline]
@@ -220,28 +218,40 @@ impl<'a> Probes<'a> {
         Probes { prefixes, key, v4: [[UNKNOWN; 33]; 2], v6: None }
     }
 
-    /// Whether no rule has the key's first `len` bits in that field. If so, the bits that show
-    /// it are added to `wc`.
+    /// Whether an earlier question has shown already that for one of these (field, length) no
+    /// rule has the key's first `length` bits in the field. The bits that show it are in the mask
+    /// by then, so this costs none.
     #[inline]
-    pub(crate) fn rules_out(&mut self, field: Address, len: u8, wc: &mut FlowKey) -> bool {
-        let memo = match field {
+    pub(crate) fn ruled_out(&mut self, prefixes: &[(Address, u8)]) -> bool {
+        prefixes.iter().any(|(field, len)| *self.memo(*field, *len) == ABSENT)
+    }
+
+    /// The same, and asks what is not known yet: the bits that show it are then added to `wc`.
+    #[inline]
+    pub(crate) fn rule_out(&mut self, prefixes: &[(Address, u8)], wc: &mut FlowKey) -> bool {
+        prefixes
+            .iter()
+            .any(|(field, len)| *self.memo(*field, *len) == UNKNOWN && self.probe(*field, *len, wc))
+    }
+
+    #[inline]
+    fn memo(&mut self, field: Address, len: u8) -> &mut u8 {
+        match field {
             Address::NwSrc | Address::NwDst => &mut self.v4[field as usize][usize::from(len)],
             Address::Ipv6Src | Address::Ipv6Dst => {
                 let v6 = self.v6.get_or_insert([[UNKNOWN; 129]; 2]);
                 &mut v6[field as usize - 2][usize::from(len)]
             }
-        };
-        if *memo == UNKNOWN {
-            *memo = match self.prefixes.absent(field, len, |w| self.key.word(w)) {
-                None => PRESENT,
-                Some(bits) => bits as u8 + BIAS,
-            };
         }
-        if *memo == PRESENT {
-            return false;
+    }
+
+    fn probe(&mut self, field: Address, len: u8, wc: &mut FlowKey) -> bool {
+        let absent = self.prefixes.absent(field, len, |w| self.key.word(w));
+        *self.memo(field, len) = if absent.is_some() { ABSENT } else { PRESENT };
+        if let Some(bits) = absent {
+            field.unwildcard(bits, wc);
         }
-        field.unwildcard(*memo - BIAS, wc);
-        true
+        absent.is_some()
     }
 }
 
@@ -259,7 +269,7 @@ mod tests {
             v in any::<u32>(),
         ) {
             let mut set = ValueSet::new();
-            values.iter().for_each(|v| set.add(*v));
+            values.iter().for_each(|v| set.count(*v, true));
             // Half of the time a neighbour of a value that is there.
             let v = match values.is_empty() || flip >= 33 {
                 true => v,
@@ -275,7 +285,7 @@ mod tests {
                     prop_assert!(bits == 0 || same(bits - 1));
                 }
             }
-            values.iter().for_each(|v| set.remove(*v));
+            values.iter().for_each(|v| set.count(*v, false));
             prop_assert!(set.is_empty());
         }
     }

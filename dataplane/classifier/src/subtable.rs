@@ -104,7 +104,9 @@ impl<R: Rule> Same<R> {
 }
 
 impl<R: Rule> Entry for Same<R> {
-    fn hash(&self) -> u32 {
+    type Key = u32;
+    #[inline(always)]
+    fn key(&self) -> u32 {
         match self {
             Same::One { hash, .. } | Same::Many { hash, .. } => *hash,
         }
@@ -115,25 +117,12 @@ impl<R: Rule> Entry for Same<R> {
     }
 }
 
-/// How many matches have this partial hash.
-#[derive(Clone)]
-struct Partial {
-    hash: u32,
-    count: u32,
-}
-
-impl Entry for Partial {
-    fn hash(&self) -> u32 {
-        self.hash
-    }
-}
-
 pub(crate) struct Subtable<R> {
     plan: Arc<Plan>,
     rules: Hamt<Same<R>>,
     /// Rules, counting all priorities.
     len: usize,
-    sets: [Hamt<Partial>; STAGES - 1],
+    sets: [ValueSet<u32>; STAGES - 1],
     ports: ValueSet<u32>,
 }
 
@@ -167,7 +156,7 @@ impl<R: Rule> Subtable<R> {
             plan: Arc::new(Plan::new(mask)),
             rules: Hamt::new(),
             len: 0,
-            sets: std::array::from_fn(|_| Hamt::new()),
+            sets: std::array::from_fn(|_| ValueSet::new()),
             ports: ValueSet::new(),
         }
     }
@@ -272,20 +261,10 @@ impl<R: Rule> Subtable<R> {
             if !self.plan.has_set(s) {
                 continue;
             }
-            let hash = short(hashes[s]);
-            set.change(
-                hash,
-                |_| true,
-                |p| {
-                    let count = p.map_or(0, |p| p.count);
-                    let count = if add { count + 1 } else { count.saturating_sub(1) };
-                    (count > 0).then_some(Partial { hash, count })
-                },
-            );
+            set.count(short(hashes[s]), add);
         }
         if self.plan.ports != 0 {
-            let ports = ports_of(l4, self.plan.ports);
-            if add { self.ports.add(ports) } else { self.ports.remove(ports) }
+            self.ports.count(ports_of(l4, self.plan.ports), add);
         }
     }
 
@@ -309,7 +288,7 @@ impl<R: Rule> Subtable<R> {
                 }
                 h = mix_word(h, value & mask);
             }
-            if self.plan.has_set(s) && self.sets[s].find(short(h), |_| true).is_none() {
+            if self.plan.has_set(s) && !self.sets[s].contains(short(h)) {
                 return false;
             }
         }
@@ -328,15 +307,18 @@ impl<R: Rule> Subtable<R> {
             return self.find_single(same, key, wc);
         }
         let plan = &*self.plan;
+        if probes.ruled_out(&plan.prefixes) {
+            return None;
+        }
         let mut h = SEED;
         for s in 0..=plan.last {
-            if s == L3 && plan.prefixes.iter().any(|(f, len)| probes.rules_out(*f, *len, wc)) {
+            if s == L3 && probes.rule_out(&plan.prefixes, wc) {
                 return None;
             }
             for (w, m) in plan.stage(s) {
                 h = mix_word(h, key.word(*w) & m);
             }
-            if plan.has_set(s) && self.sets[s].find(short(h), |_| true).is_none() {
+            if plan.has_set(s) && !self.sets[s].contains(short(h)) {
                 self.unwildcard(usize::from(plan.ends[s]), wc);
                 return None;
             }
