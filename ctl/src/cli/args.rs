@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::render;
+use super::help;
 use crate::command::{Command, Record};
 use crate::options::RUN_DIR;
 
@@ -26,9 +26,10 @@ pub(super) struct Options {
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    // Plain comments: documented values would make every command's help twice as long.
+    // For people.
     Table,
-    /// One JSON document per command
+    // One document per command.
     Json,
 }
 
@@ -39,33 +40,34 @@ pub(super) enum Invocation {
     Commands { options: Options, commands: Vec<Command> },
 }
 
-/// Ask and configure a running vswitchd.
-///
-/// Several commands with -- between them are one transaction: all of them happen, or none.
+/// Heading of the options that every command takes.
+const COMMON: &str = "Options before or after any command";
+
+/// Ask and configure a running vswitchd
 #[derive(Debug, Parser)]
 #[command(
     name = "vswitchctl",
     version,
     disable_version_flag = true,
-    after_help = render::EXAMPLES,
+    after_help = help::EXAMPLES,
     infer_long_args = false,
     max_term_width = 100
 )]
 struct Args {
     /// Directory of the daemon's socket
-    #[arg(long, value_name = "DIR", global = true, env = "VSWITCH_RUN_DIR", default_value = RUN_DIR)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = COMMON, env = "VSWITCH_RUN_DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
-    /// How answers are printed
-    #[arg(long, value_name = "FORMAT", global = true, default_value = "table")]
+    /// How answers are printed: for people, or one JSON document per command
+    #[arg(long, value_name = "FORMAT", global = true, help_heading = COMMON, default_value = "table")]
     format: Format,
     /// Seconds to wait for the daemon; 0: without end
-    #[arg(long, value_name = "S", global = true, default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "S", global = true, help_heading = COMMON, default_value = "60", value_parser = seconds)]
     timeout: Duration,
     /// With add-br and add-port: what exists already is no error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     may_exist: bool,
     /// With del-br, del-port, set, get and clear: what does not exist is no error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     if_exists: bool,
     /// Print the version of vswitchctl ("vswitchctl version" asks the daemon too)
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
@@ -82,6 +84,7 @@ enum Verb {
   vswitchctl add-br br-int fail_mode=secure other_config:mac-aging-time=600
   vswitchctl --may-exist add-br br0")]
     AddBr {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
         /// Settings, such as fail_mode=secure
@@ -93,6 +96,7 @@ enum Verb {
   vswitchctl del-br br0
   vswitchctl --if-exists del-br br0")]
     DelBr {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
@@ -104,6 +108,7 @@ enum Verb {
     #[command(after_help = "Example:
   vswitchctl br-exists br0 && echo there")]
     BrExists {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
@@ -116,8 +121,10 @@ enum Verb {
   vswitchctl add-port br-int to-tun type=patch options:peer=to-int -- \\
              add-port br-tun to-int type=patch options:peer=to-tun")]
     AddPort {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
+        /// A port
         #[arg(value_name = "PORT")]
         port: String,
         /// Settings, such as tag=5 or type=internal
@@ -140,6 +147,7 @@ enum Verb {
     #[command(after_help = "Example:
   vswitchctl list-ports br0")]
     ListPorts {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
@@ -147,16 +155,19 @@ enum Verb {
     #[command(after_help = "Example:
   vswitchctl port-to-br eth1")]
     PortToBr {
+        /// A port
         #[arg(value_name = "PORT")]
         port: String,
     },
     /// Change settings of a bridge or port
-    #[command(after_help = render::SET_HELP)]
     Set {
+        /// Whether NAME is a bridge or a port (interface: the same as port)
         #[arg(value_name = "bridge|port", value_parser = record)]
         record: Record,
+        /// Which one
         #[arg(value_name = "NAME")]
         name: String,
+        /// Settings, such as tag=5
         #[arg(value_name = "KEY=VALUE", required = true)]
         settings: Vec<String>,
     },
@@ -167,10 +178,13 @@ enum Verb {
   vswitchctl --if-exists get port eth1 external_ids:iface-id
   vswitchctl get port eth1")]
     Get {
+        /// Whether NAME is a bridge or a port (interface: the same as port)
         #[arg(value_name = "bridge|port", value_parser = record)]
         record: Record,
+        /// Which one
         #[arg(value_name = "NAME")]
         name: String,
+        /// Settings, such as tag or other_config:mac-aging-time
         #[arg(value_name = "KEY")]
         columns: Vec<String>,
     },
@@ -179,10 +193,13 @@ enum Verb {
   vswitchctl clear port eth1 tag trunks
   vswitchctl clear bridge br0 other_config:mac-aging-time")]
     Clear {
+        /// Whether NAME is a bridge or a port (interface: the same as port)
         #[arg(value_name = "bridge|port", value_parser = record)]
         record: Record,
+        /// Which one
         #[arg(value_name = "NAME")]
         name: String,
+        /// Settings, such as tag or other_config:mac-aging-time
         #[arg(value_name = "KEY", required = true)]
         columns: Vec<String>,
     },
@@ -191,6 +208,7 @@ enum Verb {
   vswitchctl show
   vswitchctl show br0 --format json")]
     Show {
+        /// This bridge only
         #[arg(value_name = "BR")]
         bridge: Option<String>,
     },
@@ -208,8 +226,10 @@ enum Verb {
   vswitchctl dump-ports br0
   vswitchctl dump-ports br0 eth1")]
     DumpPorts {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
+        /// This port only
         #[arg(value_name = "PORT")]
         port: Option<String>,
     },
@@ -248,6 +268,7 @@ enum Verb {
     #[command(after_help = "Example:
   vswitchctl completions bash > /etc/bash_completion.d/vswitchctl")]
     Completions {
+        /// Which shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
@@ -257,19 +278,27 @@ enum Verb {
 enum FdbVerb {
     /// List the learned addresses of a bridge
     Show {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
     /// Forget the learned addresses of a bridge
     Flush {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
     /// Count what was learned, moved, expired and evicted
     Stats {
+        /// A bridge
         #[arg(value_name = "BR")]
         bridge: String,
     },
+}
+
+/// The grammar with the help that is made from the schema.
+fn grammar() -> clap::Command {
+    Args::command().mut_subcommand("set", |set| set.after_help(help::keys()))
 }
 
 /// Reads the whole command line.
@@ -283,7 +312,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
     let count = segments.len();
     for (index, segment) in segments.into_iter().enumerate() {
         let line = std::iter::once(program.clone()).chain(segment.iter().cloned());
-        let matches = Args::command().try_get_matches_from(line)?;
+        let matches = grammar().try_get_matches_from(line)?;
         let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches)?;
         merge(&mut options, &args, &matches);
         match args.verb {
@@ -311,7 +340,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
 /// The script for `shell`.
 pub(super) fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "vswitchctl", &mut script);
+    clap_complete::generate(shell, &mut grammar(), "vswitchctl", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -395,7 +424,7 @@ fn to_command(verb: Verb, may_exist: bool, if_exists: bool) -> Result<Command, c
 }
 
 fn usage(kind: ErrorKind, message: &str) -> clap::Error {
-    Args::command().error(kind, message)
+    grammar().error(kind, message)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -422,116 +451,4 @@ fn record(text: &str) -> Result<Record, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commands(line: &str) -> Vec<Command> {
-        match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
-            Invocation::Commands { commands, .. } => commands,
-            other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
-        }
-    }
-
-    fn options(line: &str) -> Options {
-        match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
-            Invocation::Commands { options, .. } => options,
-            other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_grammar_is_sound() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn options_stand_before_or_after() {
-        for line in [
-            "vswitchctl --run-dir /r --format json --timeout 2.5 list-br",
-            "vswitchctl list-br --run-dir /r --format json --timeout 2.5",
-            "vswitchctl --run-dir /r -- list-br --timeout=2.5 -- list-br --format=json",
-        ] {
-            let o = options(line);
-            assert_eq!(o.run_dir, PathBuf::from("/r"), "{line}");
-            assert_eq!(
-                (o.format, o.timeout),
-                (Format::Json, Duration::from_millis(2500)),
-                "{line}"
-            );
-        }
-        assert_eq!(options("vswitchctl fdb show br0 --timeout 3").timeout, Duration::from_secs(3));
-        for line in [
-            "vswitchctl --may-exist add-port br0 p1 tag=5 --format json",
-            "vswitchctl add-port --may-exist br0 p1 tag=5",
-            "vswitchctl add-port br0 p1 tag=5 --may-exist",
-        ] {
-            assert_eq!(commands(line)[0].text(), "--may-exist add-port br0 p1 tag=5", "{line}");
-        }
-    }
-
-    #[test]
-    fn a_chain_is_one_transaction_and_flags_stay_with_their_command() {
-        let list = commands(
-            "vswitchctl --may-exist add-br br0 -- add-port br0 p -- --if-exists del-port br0 q -- fdb flush br0",
-        );
-        let text: Vec<_> = list.iter().map(Command::text).collect();
-        assert_eq!(
-            text,
-            [
-                "--may-exist add-br br0",
-                "add-port br0 p",
-                "--if-exists del-port br0 q",
-                "fdb flush br0"
-            ]
-        );
-    }
-
-    #[test]
-    fn values_may_look_like_anything() {
-        let list = commands("vswitchctl set Interface p1 external_ids:a=-1 options:peer=x");
-        assert_eq!(list[0].text(), "set interface p1 external_ids:a=-1 options:peer=x");
-    }
-
-    #[test]
-    fn mistakes_are_usage_errors() {
-        for line in [
-            "vswitchctl",
-            "vswitchctl add-bt br0",
-            "vswitchctl add-br",
-            "vswitchctl list-br --may-exist",
-            "vswitchctl --if-exists add-br br0",
-            "vswitchctl list-br -- ",
-            "vswitchctl list-br -- -- list-br",
-            "vswitchctl --format xml list-br",
-            "vswitchctl --timeout -1 list-br",
-            "vswitchctl --timeout x list-br",
-            "vswitchctl set port p1",
-            "vswitchctl set prot p1 tag=5",
-            "vswitchctl del-port a b c",
-            "vswitchctl fdb",
-            "vswitchctl completions bash -- list-br",
-        ] {
-            let words: Vec<_> =
-                line.split(' ').filter(|w| !w.is_empty()).map(OsString::from).collect();
-            let error = parse(words).expect_err(line);
-            assert!(error.use_stderr() && error.exit_code() == 2, "{line}: {error}");
-        }
-        let error = parse(["vswitchctl", "add-bt", "br0"].map(OsString::from)).expect_err("slip");
-        assert!(error.to_string().contains("'add-br'"), "{error}");
-    }
-
-    #[test]
-    fn completions_name_the_commands() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            assert!(completions(shell).contains("dump-megaflows"), "{shell}");
-        }
-    }
-
-    #[test]
-    fn every_command_has_examples() {
-        for sub in Args::command().get_subcommands().filter(|c| c.get_name() != "help") {
-            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("vswitchctl"), "{}", sub.get_name());
-        }
-    }
-}
+mod tests;

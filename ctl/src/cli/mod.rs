@@ -1,6 +1,7 @@
 //! `vswitchctl`: words to commands, commands to the daemon, answers to text.
 
 mod args;
+mod help;
 mod paint;
 mod render;
 mod table;

@@ -17,32 +17,6 @@ use crate::report::{
 };
 use crate::schema::Value;
 
-/// After the list of commands.
-pub(super) const EXAMPLES: &str = "Examples:
-  vswitchctl add-br br0 -- add-port br0 eth1 -- add-port br0 eth2 tag=10
-  vswitchctl set bridge br0 other_config:mac-aging-time=60
-  vswitchctl show
-  vswitchctl --format json dump-ports br0
-  vswitchctl --run-dir /run/other version
-
-\"vswitchctl help COMMAND\" explains one command with examples. Exit status: 0 done, 1 refused or no
-daemon, 2 wrong usage.";
-
-/// After the help of `set`.
-pub(super) const SET_HELP: &str = "Keys are the columns of ovs-vswitchd.conf.db(5):
-  bridge  fail_mode, datapath_type, flood_vlans, other_config:mac-aging-time,
-          other_config:mac-table-size, other_config:hwaddr, other_config:forward-bpdu,
-          other_config:datapath-id, external_ids:NAME
-  port    type, tag, trunks, vlan_mode, cvlans, other_config:qinq-ethtype,
-          other_config:priority-tags, ofport_request, mtu_request, mac, options:peer,
-          options:xdp-mode, options:n_rxq, external_ids:NAME
-
-Examples:
-  vswitchctl set bridge br0 fail_mode=secure
-  vswitchctl set port eth1 tag=5 vlan_mode=access
-  vswitchctl set port eth2 trunks=10,20-29
-  vswitchctl set port vnet3 external_ids:iface-id=a1b2c3";
-
 type Rendered = Result<String, serde_json::Error>;
 
 /// The answer to `command` as text, empty or ending in a newline.
