@@ -13,8 +13,10 @@
 pub mod checksum;
 pub mod counters;
 pub mod error;
+pub mod links;
 pub mod memory;
 pub mod netdev;
+mod netlink;
 pub mod pcap;
 pub mod queue;
 mod sys;
