@@ -332,7 +332,12 @@ fn ipv6(data: &[u8], at: usize, total: usize, key: &mut FlowKey, off: &mut Offse
 }
 
 /// Walk IPv6 extension headers from `at`: (final protocol, its offset, `nw_frag`).
-fn ext_headers(data: &[u8], mut at: usize, end: usize, mut next: u8) -> Option<(u8, usize, u8)> {
+pub fn ext_headers(
+    data: &[u8],
+    mut at: usize,
+    end: usize,
+    mut next: u8,
+) -> Option<(u8, usize, u8)> {
     let end = end.min(data.len());
     let mut frag = 0;
     for _ in 0..=MAX_EXT_HEADERS {
