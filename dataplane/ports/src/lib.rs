@@ -20,6 +20,7 @@ mod netlink;
 pub mod pcap;
 pub mod queue;
 mod sys;
+mod takeover;
 pub mod tap;
 pub mod trace;
 pub mod vnet;

@@ -327,3 +327,11 @@ fn text(words: &[u32]) -> String {
         words.iter().flat_map(|w| w.to_ne_bytes()).take_while(|b| *b != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+/// Put this thread into a network namespace of its own.
+#[cfg(test)]
+pub fn own_network_namespace() -> io::Result<()> {
+    // SAFETY: only the network namespace of this thread changes; no memory or descriptor does.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .map_err(Into::into)
+}
