@@ -4,9 +4,8 @@
 //! Both are attached by bpf_link (bpf(2), BPF_LINK_CREATE) and gone when the value is dropped.
 #![allow(unsafe_code)] // the bpf system call
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 
@@ -43,11 +42,7 @@ pub fn hold_tag_beside(node: &str, interface: &str, tci: u16) -> Result<Attached
     ];
     let (node, name) = (node.to_owned(), interface.to_owned());
     let attached = std::thread::spawn(move || -> Result<Attached> {
-        let file = File::open(format!("/run/netns/{node}"))?;
-        rustix::thread::move_into_link_name_space(
-            file.as_fd(),
-            Some(rustix::thread::LinkNameSpaceType::Network),
-        )?;
+        crate::raw::enter_network(&node)?;
         attach(&name, &program, PROG_TYPE_SCHED_CLS, ATTACH_TCX_EGRESS, 0)
     });
     match attached.join() {

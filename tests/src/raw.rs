@@ -30,11 +30,7 @@ impl Raw {
         // Only the thread that opens the socket enters the namespace; the socket stays in it.
         let opened = std::thread::spawn(move || -> Result<Self> {
             if let Some(node) = node {
-                let file = File::open(format!("/run/netns/{node}"))?;
-                rustix::thread::move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&file),
-                    Some(rustix::thread::LinkNameSpaceType::Network),
-                )?;
+                enter_network(&node)?;
             }
             Self::open_here(&name)
         });
@@ -189,6 +185,15 @@ impl Raw {
         while self.receive(Duration::ZERO)?.is_some() {}
         Ok(())
     }
+}
+
+/// Move the calling thread into the network namespace named `node`.
+pub fn enter_network(node: &str) -> Result<()> {
+    let path = format!("/run/netns/{node}");
+    let file = File::open(&path).with_context(|| path.clone())?;
+    let network = Some(rustix::thread::LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), network)
+        .with_context(|| format!("entering namespace {node}"))
 }
 
 /// The VLAN tag that the kernel reports beside a received frame: (TPID, TCI).

@@ -1,4 +1,5 @@
-//! `membench TRACES [--seconds S] [ROW ...]`: the switch's rows from memory, one line each.
+//! `membench TRACES [--seconds S] [ROW ...]`: the switch's rows from memory, one line each. A row is
+//! named by the beginning of its name, or with `=` before its whole name.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     let Some((traces, rows)) = rest.split_first() else { return usage() };
     let traces = PathBuf::from(traces);
     for (row, _) in ours::ROWS {
-        if !rows.is_empty() && !rows.iter().any(|r| row.starts_with(r.as_str())) {
+        if !rows.is_empty() && !rows.iter().any(|r| names(r, row)) {
             continue;
         }
         let mut bench = match ours::bench(row, &traces) {
@@ -42,6 +43,14 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::SUCCESS
+}
+
+/// Whether `wanted` names the row.
+fn names(wanted: &str, row: &str) -> bool {
+    match wanted.strip_prefix('=') {
+        Some(whole) => whole == row,
+        None => row.starts_with(wanted),
+    }
 }
 
 fn usage() -> ExitCode {

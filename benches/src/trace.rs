@@ -1,0 +1,231 @@
+//! The traffic mixes that every switch under test replays from memory.
+//!
+//! | mix | frames |
+//! |---|---|
+//! | `udp-N` | N UDP/IPv4 flows, 60 bytes each, in random order, at least 2048 packets |
+//! | `vxlan-N` | the same frames inside VXLAN (VNI 100), 172.16.0.2 to 172.16.0.1 |
+//! | `acl-N` | N flows spread over 64 /24 prefixes and 64 destination ports |
+//! | `nat-udp-N`, `nat-udp-N-reply` | both directions of N connections under SNAT to 203.0.113.1 |
+//! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
+//!
+//! The order is fixed (a shuffle with seed 1), so that runs and machines are comparable.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::frame::checksum;
+
+use crate::random::Random;
+
+/// Fewest packets in a trace.
+const FEWEST: usize = 2048;
+
+/// Every mix that is written by `mktrace`.
+pub const ALL: &[&str] = &[
+    "udp-1",
+    "udp-1000",
+    "udp-10000",
+    "udp-100000",
+    "vxlan-1",
+    "vxlan-1000",
+    "acl-10000",
+    "nat-udp-1000",
+    "nat-udp-1000-reply",
+    "nat-udp-10000",
+    "nat-udp-10000-reply",
+    "nat-udp-100000",
+    "nat-udp-100000-reply",
+    "nat-tcp-1000",
+    "nat-tcp-1000-reply",
+    "nat-tcp-10000",
+    "nat-tcp-10000-reply",
+    "nat-tcp-100000",
+    "nat-tcp-100000-reply",
+];
+
+const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// The frames of a mix, in the order of replay.
+pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
+    let (kind, reply) = match mix.strip_suffix("-reply") {
+        Some(kind) => (kind, true),
+        None => (mix, false),
+    };
+    let (kind, flows) = kind.rsplit_once('-').with_context(|| format!("no mix {mix}"))?;
+    let flows: u32 = flows.parse().with_context(|| format!("number of flows of {mix}"))?;
+    ensure!((1..=1_000_000).contains(&flows), "{mix}: 1 to 1,000,000 flows");
+    let make: fn(u32) -> Vec<u8> = match (kind, reply) {
+        ("udp", false) => udp_frame,
+        ("vxlan", false) => vxlan_frame,
+        ("acl", false) => acl_frame,
+        ("nat-udp", false) => |i| nat_frame(i, 17, false),
+        ("nat-udp", true) => |i| nat_frame(i, 17, true),
+        ("nat-tcp", false) => |i| nat_frame(i, 6, false),
+        ("nat-tcp", true) => |i| nat_frame(i, 6, true),
+        _ => bail!("no mix {mix}"),
+    };
+    let mut order: Vec<u32> = (0..flows).collect();
+    Random::new(1).shuffle(&mut order);
+    Ok((0..order.len().max(FEWEST)).map(|k| make(order[k % order.len()])).collect())
+}
+
+/// Write a mix to `DIR/MIX.pcap`, replacing what is there.
+pub fn write(dir: &Path, mix: &str) -> Result<()> {
+    let path = dir.join(format!("{mix}.pcap"));
+    let write = || -> Result<()> {
+        let mut file = BufWriter::new(fs::File::create(&path)?);
+        write_pcap(&mut file, &frames(mix)?)?;
+        Ok(file.flush()?)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Classic pcap, little-endian, microseconds; frame k is stamped k microseconds.
+fn write_pcap(out: &mut impl Write, frames: &[Vec<u8>]) -> io::Result<()> {
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1] {
+        out.write_all(&word.to_le_bytes())?;
+    }
+    for (k, frame) in frames.iter().enumerate() {
+        let (k, length) = (k as u32, frame.len() as u32);
+        for word in [k / 1_000_000, k % 1_000_000, length, length] {
+            out.write_all(&word.to_le_bytes())?;
+        }
+        out.write_all(frame)?;
+    }
+    Ok(())
+}
+
+fn ethernet(dst: [u8; 6], src: [u8; 6], payload: &[u8]) -> Vec<u8> {
+    [&dst[..], &src, &[8, 0], payload].concat()
+}
+
+fn ipv4(src: u32, dst: u32, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (20 + payload.len()) as u16;
+    let mut packet = vec![0x45, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
+    packet.extend(src.to_be_bytes());
+    packet.extend(dst.to_be_bytes());
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// UDP without a checksum.
+fn udp(sport: u16, dport: u16, data: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::with_capacity(8 + data.len());
+    for word in [sport, dport, (8 + data.len()) as u16, 0] {
+        segment.extend(word.to_be_bytes());
+    }
+    segment.extend(data);
+    segment
+}
+
+/// Addresses and ports of flow `i` of `udp-N`: (source, destination, source port, destination port).
+pub fn udp_flow(i: u32) -> (u32, u32, u16, u16) {
+    let src = 0x0a00_0000 | (1 + i % 250) | (i / 250 % 250) << 8 | (i / 62_500) << 16;
+    let dst = 0x0a64_0000 | (1 + i * 7 % 250) | (i * 13 / 250 % 250) << 8;
+    (src, dst, (1024 + i * 31 % 60_000) as u16, (5000 + i % 1000) as u16)
+}
+
+fn udp_frame(i: u32) -> Vec<u8> {
+    let (src, dst, sport, dport) = udp_flow(i);
+    ethernet(B, A, &ipv4(src, dst, 17, &udp(sport, dport, &[0; 18])))
+}
+
+fn acl_frame(i: u32) -> Vec<u8> {
+    let src = 0x0a00_0000 | (i % 64) << 8 | (1 + i / 64 % 250);
+    let (sport, dport) = ((1024 + i % 60_000) as u16, (1000 + i * 7 % 64) as u16);
+    ethernet(B, A, &ipv4(src, 0x0a64_0001, 17, &udp(sport, dport, &[0; 18])))
+}
+
+fn vxlan_frame(i: u32) -> Vec<u8> {
+    let mut data = 0x0800_0000_u32.to_be_bytes().to_vec();
+    data.extend((100_u32 << 8).to_be_bytes());
+    data.extend(udp_frame(i));
+    let outer = udp((49_152 + i % 16_384) as u16, 4789, &data);
+    let (here, there) = ([2, 0, 0, 0, 0xaa, 1], [2, 0, 0, 0, 0xaa, 2]);
+    ethernet(here, there, &ipv4(0xac10_0002, 0xac10_0001, 17, &outer))
+}
+
+/// 10.0.0.1+i to 198.51.100.1+, and the answers to 203.0.113.1.
+fn nat_frame(i: u32, protocol: u8, reply: bool) -> Vec<u8> {
+    let (mut src, mut dst) = (0x0a00_0001 + i, 0xc633_6401 + i / 50_000);
+    let (mut sport, mut dport) = ((1024 + i % 50_000) as u16, 443);
+    if reply {
+        (src, dst, sport, dport) = (dst, 0xcb00_7101, dport, sport);
+    }
+    let segment = if protocol == 17 {
+        udp(sport, dport, &[0; 18])
+    } else {
+        let (seq, ack): (u32, u32) = if reply { (2000, 1006) } else { (1000, 2006) };
+        let mut segment = Vec::with_capacity(26);
+        segment.extend(sport.to_be_bytes());
+        segment.extend(dport.to_be_bytes());
+        segment.extend(seq.to_be_bytes());
+        segment.extend(ack.to_be_bytes());
+        segment.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend([0; 6]);
+        segment
+    };
+    let at = if protocol == 17 { 6 } else { 16 };
+    let payload = ipv4(src, dst, protocol, &summed(src, dst, protocol, segment, at));
+    if reply { ethernet(A, B, &payload) } else { ethernet(B, A, &payload) }
+}
+
+/// `segment` with its checksum over the IPv4 pseudo header at `at`; 0 is sent as 0xffff.
+fn summed(src: u32, dst: u32, protocol: u8, mut segment: Vec<u8>, at: usize) -> Vec<u8> {
+    let mut covered = Vec::with_capacity(12 + segment.len());
+    covered.extend(src.to_be_bytes());
+    covered.extend(dst.to_be_bytes());
+    covered.extend([0, protocol]);
+    covered.extend((segment.len() as u16).to_be_bytes());
+    covered.extend(&segment);
+    let sum = match checksum(&covered) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mix_has_frames_of_the_right_size_and_order() {
+        for mix in ALL {
+            let frames = frames(mix).expect(mix);
+            assert!(frames.len() >= FEWEST, "{mix}");
+            let size = if mix.starts_with("vxlan") { 110 } else { 60 };
+            assert!(frames.iter().all(|f| f.len() == size), "{mix}");
+        }
+        let udp = frames("udp-1000").expect("udp-1000");
+        assert_eq!(udp[0], udp[1000], "the order repeats");
+        assert_ne!(udp[0], udp[1]);
+    }
+
+    #[test]
+    fn what_is_no_mix_is_refused() {
+        for mix in ["", "udp", "udp-", "udp-0", "udp-x", "tcp-5", "udp-5-reply", "udp-99999999"] {
+            assert!(frames(mix).is_err(), "{mix}");
+        }
+    }
+
+    #[test]
+    fn checksums_of_translated_connections_verify() {
+        for mix in ["nat-udp-1000", "nat-tcp-1000-reply"] {
+            for frame in frames(mix).expect(mix) {
+                assert_eq!(checksum(&frame[14..34]), 0, "{mix}");
+                let length = (frame.len() - 34) as u16;
+                let head = [&frame[26..34], &[0, frame[23]], &length.to_be_bytes()].concat();
+                assert_eq!(checksum(&[&head[..], &frame[34..]].concat()), 0, "{mix}");
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The rig on real interfaces: a generator, a switch between two veth pairs, a sink that counts.
+//!
+//! ```text
+//! namespace gen            the switch's host            namespace sink
+//!   g0 ────────────────────── s0   switch   s1 ────────────────────── k0
+//! ```
+//! The generator lets the kernel make frames ([`generator`]) as fast as it can on core 0; the switch has
+//! core 1; `k0` drops what arrives in its driver, and its counter is the result.
+
+pub mod generator;
+pub mod rig;
+pub mod tcp;
