@@ -88,7 +88,7 @@ fn serve(
     let ring = bell.clone();
     let server = Server::start(socket, Limits::default(), move || ring.ring())?;
     let config = control.config();
-    let (bridges, ports) = (config.bridges.len(), config.ports().count());
+    let (bridges, ports) = (config.bridges.len(), config.port_count());
     tracing::info!("ready: {bridges} bridges, {ports} ports, control socket {}", socket.display());
     notify("READY=1");
 

@@ -12,6 +12,7 @@ pub mod client;
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod engine_backend;
 pub mod error;
 pub mod lock;
 pub mod logging;

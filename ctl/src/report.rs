@@ -334,6 +334,23 @@ pub struct Megaflow {
 #[serde(default)]
 pub struct WorkersReport {
     pub workers: Vec<WorkerReport>,
+    pub frames: FramesReport,
+}
+
+/// Where the frames are. Read while packets flow, so the sum may be off by those that move.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FramesReport {
+    /// Frames of the whole region (`--umem`).
+    pub total: u64,
+    /// Free, in the shared store.
+    pub free: u64,
+    /// Free, in workers' and control's own pools.
+    pub pools: u64,
+    /// In the ports' queues: to be filled, received, sent, or completed.
+    pub queues: u64,
+    /// On their way from one worker to another.
+    pub between: u64,
 }
 
 /// One forwarding thread. Counts are since it started; rates and shares over the last second or more.

@@ -6,6 +6,7 @@
 //! hears of it. A failure anywhere takes the running switch back to where it was. (What a runtime
 //! command before the failing one did to runtime state, such as a flushed MAC table, is not undone.)
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ pub struct Control {
     log_level: LogLevel,
     started: Instant,
     /// Warnings about the configuration that were given before.
-    known_warnings: Vec<String>,
+    known_warnings: BTreeSet<String>,
 }
 
 impl Control {
@@ -51,7 +52,7 @@ impl Control {
         mut backend: Box<dyn Backend>,
         log_level: LogLevel,
     ) -> Result<Self, CtlError> {
-        let known_warnings = config.finish()?;
+        let known_warnings = config.finish()?.into_iter().collect();
         for warning in backend.reconfigure(&Config::default(), &config, true)? {
             tracing::warn!("{warning}");
         }
@@ -100,7 +101,7 @@ impl Control {
         }
         let about_config = new.finish()?;
         let mut warnings: Vec<String> =
-            about_config.iter().filter(|w| !self.known_warnings.contains(w)).cloned().collect();
+            about_config.iter().filter(|w| !self.known_warnings.contains(*w)).cloned().collect();
 
         let changed = new != self.config;
         if changed {
@@ -113,7 +114,10 @@ impl Control {
             return Err(failure);
         }
         self.config = new;
-        self.known_warnings = about_config;
+        self.known_warnings = about_config.into_iter().collect();
+        if changed {
+            tracing::info!("{}", summary(commands));
+        }
         Ok(Outcome { results: results.into_iter().flatten().collect(), warnings })
     }
 
@@ -223,6 +227,17 @@ fn read_commands(params: Json) -> Result<Vec<Command>, ErrorBody> {
         })
     };
     list.into_iter().enumerate().map(read).collect()
+}
+
+/// The changes of a transaction for the log, cut where it is long.
+fn summary(commands: &[Command]) -> String {
+    const SHOWN: usize = 8;
+    let changes: Vec<_> = commands.iter().filter(|c| c.kind() == Kind::Change).collect();
+    let texts: Vec<_> = changes.iter().take(SHOWN).map(|c| c.text()).collect();
+    match changes.len().saturating_sub(SHOWN) {
+        0 => texts.join(" -- "),
+        more => format!("{} -- and {more} more changes", texts.join(" -- ")),
+    }
 }
 
 /// The failure of one command: which one it was, and that the others were not carried out either.

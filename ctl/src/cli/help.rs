@@ -33,13 +33,16 @@ const SET_EXAMPLES: &str = "Examples:
 
 fn table<S>(table: &schema::Table<S>) -> String {
     let title = format!("{} KEY", table.name.to_uppercase());
-    let mut rows = Table::new(&[&title, "VALUE", "MEANING"]).indent(2);
+    let mut rows = Table::new(&[&title, "MEANING, AND WHAT IS EXPECTED"]).indent(2);
     for column in table.columns {
-        rows.row(vec![column.label().into(), column.expected.into(), column.help.into()]);
+        rows.row(vec![column.label().into(), column.help.into()]);
+        rows.row(vec!["".into(), format!("  {}", column.expected).into()]);
     }
     for map in table.free_maps {
-        let label = format!("{}:NAME", map.name);
-        rows.row(vec![label.into(), "any text".into(), "kept for whoever set it".into()]);
+        rows.row(vec![
+            format!("{}:NAME", map.name).into(),
+            "any text, kept for whoever set it".into(),
+        ]);
     }
     rows.render()
 }

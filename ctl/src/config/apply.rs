@@ -120,7 +120,7 @@ fn add_port(
             quoted(name)
         )));
     }
-    if config.ports().count() >= PORTS_LIMIT {
+    if config.port_count() >= PORTS_LIMIT {
         return Err(CtlError::invalid(format!("there are {PORTS_LIMIT} ports, the most possible")));
     }
     let mut port = Port { ofport: 0, settings: PortSettings::default() };

@@ -131,6 +131,11 @@ impl Config {
         })
     }
 
+    /// How many ports there are, the bridges' own not counted.
+    pub fn port_count(&self) -> usize {
+        self.bridges.values().map(|b| b.ports.len()).sum()
+    }
+
     /// How the other end of patch port `name` stands; None when `name` is no patch port with a peer.
     pub fn peer_of(&self, name: &str) -> Option<Peer<'_>> {
         let (_, port) = self.find_port(name)?;
@@ -187,6 +192,13 @@ impl Config {
 
 impl Bridge {
     fn assign_ofports(&mut self, bridge: &str) -> Result<(), CtlError> {
+        let settled = |p: &Port| match p.settings.ofport_request {
+            Some(wanted) => wanted == p.ofport,
+            None => p.ofport != 0,
+        };
+        if self.ports.values().all(settled) {
+            return Ok(());
+        }
         let mut taken: BTreeMap<u16, String> = BTreeMap::new();
         // Numbers that stay, then numbers asked for, then numbers to be found.
         for (name, port) in &self.ports {

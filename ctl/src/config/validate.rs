@@ -11,7 +11,7 @@ use crate::schema::{BridgeSettings, PORT, PortSettings, PortType, VlanMode};
 /// Checks everything; gives the warnings.
 pub(super) fn validate(config: &Config) -> Result<Vec<String>, CtlError> {
     let mut warnings = Vec::new();
-    if config.bridges.len() > BRIDGES_LIMIT || config.ports().count() > PORTS_LIMIT {
+    if config.bridges.len() > BRIDGES_LIMIT || config.port_count() > PORTS_LIMIT {
         return Err(CtlError::invalid(format!(
             "more than {BRIDGES_LIMIT} bridges or {PORTS_LIMIT} ports"
         )));

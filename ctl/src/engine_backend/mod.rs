@@ -8,6 +8,7 @@
 mod events;
 mod ports;
 mod reports;
+mod text;
 mod translate;
 
 use std::collections::BTreeMap;

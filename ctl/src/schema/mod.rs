@@ -375,3 +375,59 @@ pub(crate) fn int_atom<T: Copy + Into<i64>>(value: &T) -> Atom {
 pub fn option_types(key: &str) -> &'static [PortType] {
     port::OPTION_TYPES.iter().find(|(name, _)| *name == key).map_or(&[], |(_, types)| types)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text for any key of `table`, right ones and wrong ones.
+    fn assignments(labels: Vec<String>) -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::strategy::Strategy;
+        let values = "[0-9]{1,5}|[0-9,-]{0,9}|true|false|secure|access|trunk|native|internal|patch|\\[\\]|[ -~]{0,12}";
+        (proptest::sample::select(labels), values)
+            .prop_map(|(label, value)| format!("{label}={value}"))
+    }
+
+    /// What is set can be shown, stored, and set again from what is shown.
+    fn round_trip<S>(table: &Table<S>, assignment: &str)
+    where
+        S: Default + PartialEq + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let mut record = S::default();
+        if table.set(&mut record, "it", assignment).is_err() {
+            assert_eq!(record, S::default(), "{assignment} was refused and changed something");
+            return;
+        }
+        let text = serde_json::to_string(&record).expect("text");
+        assert_eq!(serde_json::from_str::<S>(&text).expect("reads back"), record);
+        let mut again = S::default();
+        for (label, value) in table.settings(&record) {
+            table.set(&mut again, "it", &format!("{label}={value}")).expect("as shown");
+        }
+        assert_eq!(again, record, "{assignment}");
+        for (label, _) in table.settings(&record) {
+            table.clear(&mut again, "it", &label).expect("as shown");
+        }
+        assert_eq!(again, S::default(), "{assignment}");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+        #[test]
+        fn settings_round_trip(
+            bridge in assignments(BRIDGE.labels()),
+            port in assignments(PORT.labels()),
+        ) {
+            round_trip(&BRIDGE, &bridge);
+            round_trip(&PORT, &port);
+        }
+
+        #[test]
+        fn any_text_as_a_setting_is_answered(text in ".{0,80}") {
+            let mut bridge = BridgeSettings::default();
+            let mut port = PortSettings::default();
+            let _ = (BRIDGE.set(&mut bridge, "it", &text), PORT.set(&mut port, "it", &text));
+            let _ = (BRIDGE.get(&bridge, "it", &text), PORT.clear(&mut port, "it", &text));
+        }
+    }
+}

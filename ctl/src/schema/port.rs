@@ -140,7 +140,7 @@ pub static PORT: Table<PortSettings> = Table {
             kind,
             PortType::parse_column,
             text_atom,
-            "afxdp (or system, or \"\": an existing network device), internal or patch",
+            "afxdp, internal or patch (system and \"\" mean afxdp)",
             "what the port is made of; an existing network device by default"
         ),
         optional!(
@@ -301,7 +301,7 @@ mod tests {
         assert!(text("vlan_mode=acces").contains("access, trunk"));
         assert!(text("ofport_request=0").contains("1 to 65279"));
         assert!(text("tag").contains("KEY=VALUE"));
-        assert!(text("type=dpdk").contains("internal or patch"));
+        assert!(text("type=dpdk").contains("afxdp, internal or patch"));
         assert!(text("options:peer=a/b").contains("options:peer"));
     }
 

@@ -272,3 +272,37 @@ fn version_show_and_log_level() {
     let error = rig.run(&[json!({"command": "log-level", "level": "loud"})]).expect_err("no level");
     assert!(error.message.contains("\"loud\""));
 }
+
+proptest::proptest! {
+    /// Whatever a client sends is answered, and what is refused has changed nothing.
+    #[test]
+    fn any_command_is_answered(
+        name in proptest::sample::select(crate::command::NAMES),
+        words in proptest::collection::vec("[ -~]{0,12}|br0|p1", 3),
+        settings in proptest::collection::vec("(tag|trunks|type|options:peer|external_ids|other_config:mac-aging-time|[a-z_:]{0,9})=([0-9,-]{0,6}|[ -~]{0,9})", 0..3),
+        flag in proptest::bool::ANY,
+    ) {
+        let mut rig = Rig::new();
+        rig.run(&[add_br("br0"), add_port("br0", "p1")]).expect("done");
+        let before = rig.control.config().clone();
+        let mut command = json!({"command": name});
+        let fields = [
+            ("bridge", json!(words[0])), ("port", json!(words[1])), ("name", json!(words[2])),
+            ("record", json!(if flag { "port" } else { "bridge" })),
+            ("settings", json!(settings)), ("columns", json!(settings)),
+        ];
+        // Fields that the command does not have are refused: try without each in turn.
+        for (field, value) in fields {
+            command[field] = value;
+            if let Err(e) = Command::from_json(command.clone())
+                && e.message.contains("unknown field")
+            {
+                command.as_object_mut().expect("an object").remove(field);
+            }
+        }
+        if rig.run(&[command]).is_err() {
+            proptest::prop_assert_eq!(rig.control.config(), &before);
+        }
+        proptest::prop_assert_eq!(&rig.stored(), rig.control.config());
+    }
+}

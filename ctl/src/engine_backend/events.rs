@@ -1,0 +1,43 @@
+//! What the workers and the clock bring: addresses learned, flows learned, time that is over.
+
+use engine::Event;
+use ofproto::program::DpPort;
+
+use super::EngineBackend;
+
+/// Events that are handled before the next version is published.
+const BATCH: usize = 4096;
+
+impl EngineBackend {
+    /// Handle what the workers have told. Nothing is published here.
+    pub(super) fn take_events(&mut self) {
+        let now = self.now();
+        let Some(engine) = &self.engine else { return };
+        let shared = engine.shared().clone();
+        let mut events = Vec::new();
+        shared.take_events(BATCH, |e| events.push(e));
+        for event in events {
+            match event {
+                Event::LearnMac { bridge, vlan, mac, port } => {
+                    self.switch.fdb_learn(bridge, vlan, mac, port, now);
+                }
+                Event::LearnFlow { .. } | Event::PacketIn(_) => {}
+                Event::PortGone(dp) => self.port_gone(dp),
+            }
+        }
+    }
+
+    /// A queue says that its device is gone.
+    fn port_gone(&mut self, dp: DpPort) {
+        let name = self.open.iter().find(|(_, o)| o.dp == dp).map(|(n, _)| n.clone());
+        if let Some(name) = name {
+            self.lose_device(&name, "the interface is gone");
+        }
+    }
+
+    /// What is due every second.
+    pub(super) fn every_second(&mut self) {
+        let now = self.now();
+        self.switch.fdb_age(now);
+    }
+}
