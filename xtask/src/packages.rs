@@ -33,6 +33,7 @@ pub const TESTS: &[Need] = &[
 pub const PEERS: &[Need] = &[
     need("ovs-vsctl", "openvswitch-switch"),
     need("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
+    need("/usr/share/doc/librte-mempool-ring23", "librte-mempool-ring23"),
     need("/usr/share/doc/librte-net-pcap23", "librte-net-pcap23"),
     need("/usr/share/doc/librte-net-null23", "librte-net-null23"),
     need("valgrind", "valgrind"),

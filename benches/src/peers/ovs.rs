@@ -155,8 +155,16 @@ impl Ovs {
     pub fn port(&self, bridge: &str, name: &str, settings: &str) -> Result<()> {
         self.vsctl(&format!("add-port {bridge} {name} -- set interface {name} {settings}"))?;
         let error = self.vsctl(&format!("get interface {name} error"))?;
-        ensure!(error.trim() == "[]", "port {name}: {error}");
+        ensure!(error.trim() == "[]", "port {name}: {}\n{}", error.trim(), self.complaints());
         Ok(())
+    }
+
+    /// The last warnings and errors in its log.
+    fn complaints(&self) -> String {
+        let text = std::fs::read_to_string(self.file("vs.log")).unwrap_or_default();
+        let bad = |line: &&str| ["|WARN|", "|ERR|", "|EMER|"].iter().any(|word| line.contains(word));
+        let lines: Vec<&str> = text.lines().filter(bad).collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
     }
 
     /// Install these flows.
