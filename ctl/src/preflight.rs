@@ -1,6 +1,8 @@
 //! May this process do what a switch needs, on this kernel? Asked once, before anything is touched, so
 //! that what is missing is said in one line instead of by the first system call that fails.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::error::CtlError;
 
 /// The oldest kernel whose AF_XDP and XDP metadata do what is needed.
@@ -23,6 +25,26 @@ pub fn check() -> Result<Vec<String>, CtlError> {
     };
     check_kernel(read("/proc/sys/kernel/osrelease")?.trim())?;
     check_capabilities(&read("/proc/self/status")?)
+}
+
+/// Takes all the open files and locked memory that the system allows: a thousand ports need more than
+/// the usual 1,024 descriptors, and frames are locked memory. What is not allowed stays as it is.
+pub fn raise_limits() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    for resource in [Resource::Nofile, Resource::Memlock] {
+        let limit = getrlimit(resource);
+        let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = match resource {
+            // Without CAP_SYS_RESOURCE only the maximum is to be had.
+            Resource::Memlock => {
+                setrlimit(resource, unlimited).or_else(|_| setrlimit(resource, most))
+            }
+            _ => setrlimit(resource, most),
+        };
+        if let Err(e) = raised {
+            tracing::warn!("cannot raise the limit {resource:?} of {:?}: {e}", limit.current);
+        }
+    }
 }
 
 fn check_kernel(release: &str) -> Result<(), CtlError> {
@@ -87,6 +109,13 @@ mod tests {
         assert!(check_kernel("7.0-rc1").is_ok());
         let error = check_kernel("6.1.0-18-amd64").expect_err("old");
         assert!(error.message.contains("6.1.0-18-amd64") && error.message.contains("6.8"));
+    }
+
+    #[test]
+    fn limits_are_raised_to_the_maximum() {
+        raise_limits();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 
     #[test]

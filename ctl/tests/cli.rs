@@ -191,6 +191,19 @@ fn a_reader_that_leaves_is_no_panic() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let (rig, _daemon) = Rig::started();
+    let output = Command::new(env!("CARGO_BIN_EXE_vswitchctl"))
+        .args(["--run-dir", rig.path().to_str().expect("text"), "version"])
+        .stdout(std::fs::File::create("/dev/full").expect("/dev/full"))
+        .stderr(Stdio::piped())
+        .output()
+        .expect("vswitchctl");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write the answer"));
+}
+
+#[test]
 fn a_thousand_ports_in_one_transaction() {
     let (rig, _daemon) = Rig::started();
     let mut words = vec!["add-br".to_owned(), "br0".to_owned()];

@@ -26,6 +26,7 @@ fn run(options: &DaemonOptions) -> Result<(), CtlError> {
     for warning in preflight::check()? {
         tracing::warn!("{warning}");
     }
+    preflight::raise_limits();
     daemon::run(options, log_level, backend)
 }
 

@@ -38,8 +38,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match invocation {
         Invocation::Completions(shell) => {
-            write_out(&args::completions(shell));
-            ExitCode::SUCCESS
+            let status = write_out(&args::completions(shell));
+            ExitCode::from(status)
         }
         Invocation::Commands { options, commands } => run(&options, &commands),
     }
@@ -90,8 +90,7 @@ fn print(options: &Options, commands: &[Command], outcome: &Outcome) -> ExitCode
             }
         }
     }
-    write_out(&text);
-    ExitCode::from(status)
+    ExitCode::from(status.max(write_out(&text)))
 }
 
 /// Says what failed, on standard error.
@@ -117,13 +116,16 @@ fn report(format: Format, failure: &Failure) {
     write_err(&text);
 }
 
-/// Writes to standard output. A reader that has left, as `head` does, is no error of ours.
-fn write_out(text: &str) {
+/// Writes to standard output; gives the exit status. A reader that has left, as `head` does, is no
+/// failure.
+fn write_out(text: &str) -> u8 {
     let mut out = io::stdout().lock();
-    if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        && e.kind() != io::ErrorKind::BrokenPipe
-    {
-        write_err(&format!("vswitchctl: cannot write the answer: {e}\n"));
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            write_err(&format!("vswitchctl: cannot write the answer: {e}\n"));
+            FAILED
+        }
+        _ => 0,
     }
 }
 
