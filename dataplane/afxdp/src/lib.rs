@@ -1,6 +1,19 @@
 //! AF_XDP sockets in which every frame is owned by exactly one place.
+mod attach;
+pub mod bpf;
+mod census;
+pub mod error;
+pub mod netlink;
 pub mod packet;
 pub mod region;
+mod ring;
+pub mod socket;
+mod sys;
 
+pub use attach::{AttachMode, AttachOptions, Attachment, VlanGap, VlanRestore, XdpMode};
+pub use error::{Error, Operation};
 pub use packet::{Checksum, NoRoom, Packet, Segmentation};
 pub use region::{CHUNK_DATA, CHUNK_SIZE, Frame, FramePool, HEADROOM, Region};
+pub use socket::{
+    BindMode, Closed, Counters, FramesHeld, Kick, MAX_BUFFERS, Socket, SocketConfig, Statistics,
+};

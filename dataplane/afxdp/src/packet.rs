@@ -77,18 +77,28 @@ pub struct Packet {
 // SAFETY: `next` is owned by the packet as `frame` is.
 unsafe impl Send for Packet {}
 
+/// One buffer taken off a packet: its frame, and where the bytes are in it.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    pub frame: Frame,
+    pub head: u16,
+    pub len: u16,
+}
+
 /// The buffers behind a packet's first one, still owned.
 #[derive(Debug)]
 pub(crate) struct Rest(Option<NonNull<u8>>);
 
 impl Rest {
-    /// The next buffer's frame and the rest behind it.
-    pub(crate) fn split_first(self) -> Option<(Frame, Rest)> {
+    /// The next buffer and the rest behind it.
+    #[inline]
+    pub(crate) fn split_first(self) -> Option<(Buffer, Rest)> {
         let base = self.0?;
         // SAFETY: `base` is a chunk owned by this chain, whose link was written by `push_buffer`.
         let link = unsafe { base.cast::<Link>().read() };
         // SAFETY: the chain gives the chunk up here and holds it nowhere else.
-        Some((unsafe { Frame::from_raw(base) }, Rest(link.next)))
+        let frame = unsafe { Frame::from_raw(base) };
+        Some((Buffer { frame, head: link.head, len: link.len }, Rest(link.next)))
     }
 }
 
@@ -345,16 +355,64 @@ impl Packet {
         self.total += len as u32;
     }
 
-    /// Take the packet apart: its first frame and the rest of the chain.
-    #[inline]
-    pub(crate) fn into_parts(self) -> (Frame, Rest) {
-        (self.frame, Rest(self.next))
+    /// Chain a buffer that the kernel filled.
+    ///
+    /// # Errors
+    /// The frame, if `head` leaves no room for the link or there are `max` buffers already.
+    pub(crate) fn push_received(
+        &mut self,
+        frame: Frame,
+        head: usize,
+        len: usize,
+        max: usize,
+    ) -> Result<(), Frame> {
+        if head < size_of::<Link>() || self.buffer_count() >= max {
+            return Err(frame);
+        }
+        self.push_buffer(frame, head, len);
+        Ok(())
     }
 
-    /// Offset of the data in the first chunk and its length there.
+    /// Take the packet apart: its first buffer and the rest of the chain.
     #[inline]
-    pub(crate) fn first_span(&self) -> (usize, usize) {
-        (self.head as usize, self.len as usize)
+    pub(crate) fn into_parts(self) -> (Buffer, Rest) {
+        (Buffer { frame: self.frame, head: self.head, len: self.len }, Rest(self.next))
+    }
+
+    /// Move the bytes of the only buffer back in its chunk so that `room` bytes are free in front.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the packet is chained or the chunk is too short for that.
+    #[cold]
+    pub(crate) fn make_headroom(&mut self, room: usize) -> Result<(), NoRoom> {
+        let (head, len) = (self.head as usize, self.len as usize);
+        if head >= room {
+            return Ok(());
+        }
+        if self.is_chained() || room + len > CHUNK_SIZE {
+            return Err(NoRoom);
+        }
+        // SAFETY: both places lie inside the owned chunk, as just checked; `copy` lets them overlap.
+        unsafe {
+            let base = self.frame.base().as_ptr();
+            std::ptr::copy(base.add(head), base.add(room), len);
+        }
+        self.head = room as u16;
+        Ok(())
+    }
+
+    /// Write bytes directly in front of the data, without making them part of the packet.
+    ///
+    /// # Panics
+    /// If there is not that much room in front.
+    #[inline]
+    pub(crate) fn write_before(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.head as usize);
+        // SAFETY: the target lies inside the owned chunk, in front of the data, as asserted.
+        unsafe {
+            let to = self.frame.base().as_ptr().add(self.head as usize - bytes.len());
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
     }
 }
 
@@ -373,8 +431,8 @@ unsafe fn chunk_bytes<'a>(base: NonNull<u8>) -> (&'a [u8], Option<NonNull<u8>>) 
 
 fn free_chain(next: Option<NonNull<u8>>, pool: &mut FramePool) {
     let mut rest = Rest(next);
-    while let Some((frame, behind)) = rest.split_first() {
-        pool.free(frame);
+    while let Some((buffer, behind)) = rest.split_first() {
+        pool.free(buffer.frame);
         rest = behind;
     }
 }

@@ -163,8 +163,7 @@ impl Region {
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
         let chunks = len / CHUNK_SIZE;
         let store = ArrayQueue::new(chunks.div_ceil(BATCH) * 2 + 64);
-        let region =
-            Region { memfd, base, len, huge, store, stored: AtomicUsize::new(0) };
+        let region = Region { memfd, base, len, huge, store, stored: AtomicUsize::new(0) };
         for first in (0..chunks).step_by(BATCH) {
             let mut batch = FreeBatch { len: 0, chunks: [None; BATCH] };
             for i in first..(first + BATCH).min(chunks) {
@@ -319,9 +318,9 @@ impl FramePool {
     #[inline]
     pub fn free_packet(&mut self, packet: Packet) {
         let (first, mut rest) = packet.into_parts();
-        self.free(first);
-        while let Some((frame, next)) = rest.split_first() {
-            self.free(frame);
+        self.free(first.frame);
+        while let Some((buffer, next)) = rest.split_first() {
+            self.free(buffer.frame);
             rest = next;
         }
     }
