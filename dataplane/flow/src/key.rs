@@ -312,6 +312,31 @@ impl FlowKey {
         h
     }
 
+    /// A hash that all packets of one conversation's direction share: IP addresses, protocol and
+    /// ports, without what changes from packet to packet (TTL, TCP flags). Fragments leave the
+    /// ports out, so that all of a datagram hash alike; what is not IP hashes its Ethernet
+    /// addresses and type. For entropy in outer headers and choosing among links.
+    #[inline]
+    pub fn flow_hash(&self) -> u64 {
+        const PROTO: u64 = 0xff << 56;
+        const FRAG: u64 = 0xff << 32;
+        const PORTS: u64 = 0xffff_ffff << 32;
+        let w = &self.words;
+        let ports = if w[word::NW] & FRAG == 0 { w[word::L4] & PORTS } else { 0 };
+        let proto = w[word::NW] & PROTO;
+        let mut h = mix(w[word::IPV4] ^ 0xa076_1d64_78bd_642f, ports ^ 0xe703_7ed1_a0b4_28db);
+        if w[word::IPV4] | proto == 0 {
+            let eth = mix(w[word::ETH_DST], w[word::ETH_SRC] ^ 0x8ebc_6af0_9c88_c6e3);
+            h ^= eth;
+        }
+        if self.groups.contains(Groups::IPV6) {
+            for i in word::IPV6_SRC..word::IPV6_DST + 2 {
+                h = mix(h ^ w[i], 0x5899_65cc_7537_4cc3 ^ i as u64);
+            }
+        }
+        mix(h ^ proto, 0x9e37_79b9_7f4a_7c15)
+    }
+
     #[inline(never)]
     fn hash_groups(&self, mut h: u64) -> u64 {
         for (from, to) in self.groups.ranges() {

@@ -99,6 +99,37 @@ proptest! {
     }
 
     #[test]
+    fn conversations_hash_alike(
+        addresses: u64, v6: u128, ports: u32, proto in 0u8..3, is6: bool, ttl: u8, flags in 0u16..4096,
+    ) {
+        let mut k = FlowKey::default();
+        k.set(Field::NwProto, u128::from([6u8, 17, 132][usize::from(proto)]));
+        if is6 {
+            k.set(Field::Ipv6Src, v6);
+        } else {
+            k.set(Field::NwSrc, u128::from(addresses >> 32));
+            k.set(Field::NwDst, addresses.into());
+        }
+        k.set(Field::TpSrc, u128::from(ports >> 16));
+        k.set(Field::TpDst, ports.into());
+        let mut same = k.clone();
+        same.set(Field::NwTtl, ttl.into());
+        same.set(Field::NwTos, ttl.into());
+        same.set(Field::TcpFlags, flags.into());
+        same.set(Field::InPort, ttl.into());
+        prop_assert_eq!(same.flow_hash(), k.flow_hash());
+        let mut other = k.clone();
+        other.set(Field::TpSrc, u128::from(ports >> 16 ^ 1));
+        prop_assert_ne!(other.flow_hash(), k.flow_hash());
+        let (mut first, mut later) = (k.clone(), k.clone());
+        first.set(Field::NwFrag, 1);
+        later.set(Field::NwFrag, 3);
+        later.set(Field::TpSrc, 0);
+        later.set(Field::TpDst, 0);
+        prop_assert_eq!(first.flow_hash(), later.flow_hash());
+    }
+
+    #[test]
     fn or_is_the_union(a in key(), b in key()) {
         let mut both = a.clone();
         both.or(&b);

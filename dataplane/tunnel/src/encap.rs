@@ -1,0 +1,320 @@
+//! How is an outer header put in front of a packet?
+//!
+//! An [`Encap`] is made once per (tunnel, next hop, fields that translation chose): the bytes of
+//! all outer headers with sums taken as far as they can be. Per packet it is copied in front and
+//! lengths, identification, source port and checksums are filled in.
+//!
+//! An unfinished checksum inside is finished first, since a checksum outside covers it and the
+//! remote end cannot know of it.
+//!
+//! Must not know: how the next hop was found, which bridge the outer packet crosses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use afxdp::{Packet, Segmentation};
+use flow::checksum::{self, Sum};
+use flow::extract::{eth_type, ip_proto};
+use flow::{Drop, Offsets};
+
+use crate::config::Kind;
+use crate::flags;
+
+/// Bytes of the longest header: Ethernet, IPv6, and UDP with VXLAN, or GRE with all its fields.
+pub const MAX_HEADER: usize = 14 + 40 + 16;
+
+/// GRE flags (RFC 2784, RFC 2890).
+pub(crate) const GRE_CSUM: u16 = 0x8000;
+pub(crate) const GRE_KEY: u16 = 0x2000;
+pub(crate) const GRE_SEQ: u16 = 0x1000;
+/// Transparent Ethernet bridging: the payload is an Ethernet frame.
+pub(crate) const ETH_TYPE_TEB: u16 = 0x6558;
+/// VXLAN's I flag: there is a VNI.
+pub(crate) const VXLAN_I: u8 = 0x08;
+
+/// Where headers are in the template.
+const L3: usize = 14;
+const IPV4_LENGTH: usize = L3 + 2;
+const IPV4_ID: usize = L3 + 4;
+const IPV4_CHECKSUM: usize = L3 + 10;
+const IPV6_LENGTH: usize = L3 + 4;
+
+/// Source ports are spread over the range that hosts use for their own (as in Linux and Open
+/// vSwitch).
+pub const SRC_PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// The outer header's fields, as translation decides them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Encapsulation.
+    pub kind: Kind,
+    /// Remote address.
+    pub dst: IpAddr,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// [`flags`]: `DF`, `CSUM`, `KEY`, `OAM`.
+    pub flags: u16,
+    /// Tunnel id; GRE has it if `KEY` is in the flags.
+    pub id: u64,
+    /// Whether GRE packets are numbered.
+    pub seq: bool,
+    /// UDP destination port.
+    pub dst_port: u16,
+}
+
+/// The next hop's and the own Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Destination of the outer frame.
+    pub dst: u64,
+    /// Its source.
+    pub src: u64,
+}
+
+/// What one worker remembers from packet to packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sender {
+    /// The last identification of an IPv4 packet that may be fragmented.
+    ip_id: u16,
+}
+
+/// A tunnel's GRE sequence number, counted by all workers. Equal only to itself.
+#[derive(Clone, Debug, Default)]
+pub struct Sequence(Arc<AtomicU32>);
+
+impl PartialEq for Sequence {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Sequence {}
+
+/// A header template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encap {
+    head: [u8; MAX_HEADER],
+    len: u8,
+    kind: Kind,
+    v6: bool,
+    df: bool,
+    csum: bool,
+    seq: Option<Sequence>,
+    /// IPv4: the header's sum without length and identification. IPv6: unused.
+    ip_sum: u16,
+    /// The pseudo header's sum without the length.
+    pseudo: u16,
+}
+
+/// Local and remote address are of two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the outer source and destination address are of different IP versions")]
+pub struct FamilyMismatch;
+
+impl Encap {
+    /// The template for packets from `src`. `seq` is the tunnel's counter, used if the header has
+    /// a sequence number.
+    ///
+    /// # Errors
+    /// If `src` is of another family than the destination.
+    pub fn new(
+        outer: &Outer,
+        src: IpAddr,
+        link: Link,
+        seq: &Sequence,
+    ) -> Result<Encap, FamilyMismatch> {
+        let mut h = Vec::with_capacity(MAX_HEADER);
+        h.extend_from_slice(&link.dst.to_be_bytes()[2..]);
+        h.extend_from_slice(&link.src.to_be_bytes()[2..]);
+        let proto = if outer.kind == Kind::Gre { ip_proto::GRE } else { ip_proto::UDP };
+        let pseudo = ip_header(&mut h, outer, src, proto).ok_or(FamilyMismatch)?;
+        let v6 = outer.dst.is_ipv6();
+        // UDP over IPv6 has a checksum (RFC 8200), and receivers may insist on it.
+        let csum = outer.flags & flags::CSUM != 0 || v6 && outer.kind != Kind::Gre;
+        match outer.kind {
+            Kind::Vxlan => {
+                udp_header(&mut h, outer.dst_port);
+                h.extend_from_slice(&[VXLAN_I, 0, 0, 0]);
+                h.extend_from_slice(&((outer.id as u32) << 8).to_be_bytes());
+            }
+            Kind::Geneve => {
+                udp_header(&mut h, outer.dst_port);
+                let oam = if outer.flags & flags::OAM != 0 { 0x80 } else { 0 };
+                h.extend_from_slice(&[0, oam]);
+                h.extend_from_slice(&ETH_TYPE_TEB.to_be_bytes());
+                h.extend_from_slice(&((outer.id as u32) << 8).to_be_bytes());
+            }
+            Kind::Gre => gre_header(&mut h, outer),
+        }
+        let mut head = [0; MAX_HEADER];
+        head[..h.len()].copy_from_slice(&h);
+        Ok(Encap {
+            len: h.len() as u8,
+            kind: outer.kind,
+            v6,
+            df: outer.flags & flags::DF != 0,
+            csum,
+            seq: (outer.seq && outer.kind == Kind::Gre).then(|| seq.clone()),
+            ip_sum: Sum::new().bytes(&head[L3..L3 + 20]).folded(),
+            pseudo: pseudo.folded(),
+            head,
+        })
+    }
+
+    /// Bytes put in front of a packet, the outer Ethernet header with them.
+    #[inline]
+    pub fn overhead(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// The longest inner frame, Ethernet header included, whose outer IP packet fits an MTU.
+    pub fn max_frame(&self, mtu: usize) -> usize {
+        (mtu + L3).saturating_sub(self.overhead())
+    }
+
+    /// Whether outer packets may not be fragmented on their way.
+    pub fn df(&self) -> bool {
+        self.df || self.v6
+    }
+
+    /// Put the outer headers in front of `packet`. `hash` is its flow's
+    /// ([`flow::FlowKey::flow_hash`]), for the entropy of the outer header.
+    ///
+    /// # Errors
+    /// The packet is unchanged, but for a finished checksum: [`Drop::TooBig`] if no IP packet can
+    /// hold it, [`Drop::NoHeadroom`] without room in front, [`Drop::Unsupported`] for a packet
+    /// that is still to be cut into segments.
+    #[inline]
+    pub fn push(
+        &self,
+        packet: &mut Packet,
+        hash: u64,
+        sender: &mut Sender,
+    ) -> Result<Offsets, Drop> {
+        if packet.segmentation() != Segmentation::None {
+            return Err(Drop::Unsupported);
+        }
+        checksum::finish_partial(packet);
+        let n = self.overhead();
+        let ip_length = packet.len() + n - L3;
+        if ip_length > usize::from(u16::MAX) {
+            return Err(Drop::TooBig);
+        }
+        let head = packet.push_front(n).map_err(|_| Drop::NoHeadroom)?;
+        head.copy_from_slice(&self.head[..n]);
+        let l4 = if self.v6 {
+            put16(head, IPV6_LENGTH, (ip_length - 40) as u16);
+            // The flow label carries the entropy too (RFC 6438), beside what is there.
+            let label = (hash >> 32) as u32 & 0xf_ffff;
+            head[L3 + 1] |= (label >> 16) as u8;
+            put16(head, L3 + 2, label as u16);
+            L3 + 40
+        } else {
+            let id = if self.df { 0 } else { sender.next_id() };
+            put16(head, IPV4_LENGTH, ip_length as u16);
+            put16(head, IPV4_ID, id);
+            let sum = Sum::new().u16(self.ip_sum).u16(ip_length as u16).u16(id);
+            put16(head, IPV4_CHECKSUM, sum.checksum());
+            L3 + 20
+        };
+        let l4_length = ip_length + L3 - l4;
+        if self.kind == Kind::Gre {
+            if let Some(Sequence(seq)) = &self.seq {
+                let number = seq.fetch_add(1, Ordering::Relaxed);
+                head[n - 4..].copy_from_slice(&number.to_be_bytes());
+            }
+        } else {
+            put16(head, l4, source_port(hash));
+            put16(head, l4 + 4, l4_length as u16);
+        }
+        if self.csum {
+            self.l4_checksum(packet, l4, l4_length);
+        }
+        let proto = if self.kind == Kind::Gre { 0 } else { ip_proto::UDP };
+        let end = (L3 + ip_length).min(usize::from(u16::MAX)) as u16;
+        Ok(Offsets { l3: L3 as u16, l4: l4 as u16, end, proto, ..Offsets::default() })
+    }
+
+    fn l4_checksum(&self, packet: &mut Packet, l4: usize, length: usize) {
+        let sum = checksum::sum_from(packet, l4, length);
+        if self.kind == Kind::Gre {
+            put16(packet.data_mut(), l4 + 4, sum.checksum());
+        } else {
+            let sum = sum.folded();
+            let whole = Sum::new().u16(sum).u16(self.pseudo).u16(length as u16);
+            put16(packet.data_mut(), l4 + 6, whole.udp_checksum());
+        }
+    }
+}
+
+impl Sender {
+    #[inline]
+    fn next_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id
+    }
+}
+
+/// The outer source port of a flow.
+#[inline]
+pub fn source_port(hash: u64) -> u16 {
+    let (first, last) = (*SRC_PORTS.start(), *SRC_PORTS.end());
+    let span = u64::from(last - first) + 1;
+    first + ((hash & 0xffff_ffff) * span >> 32) as u16
+}
+
+#[inline(always)]
+fn put16(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Ethernet type and IP header, lengths and identification zero. The pseudo header's sum, or
+/// `None` if the families differ.
+fn ip_header(h: &mut Vec<u8>, outer: &Outer, src: IpAddr, proto: u8) -> Option<Sum> {
+    match (src, outer.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let df = if outer.flags & flags::DF != 0 { 0x40 } else { 0 };
+            h.extend_from_slice(&eth_type::IPV4.to_be_bytes());
+            h.extend_from_slice(&[0x45, outer.tos, 0, 0, 0, 0, df, 0, outer.ttl, proto, 0, 0]);
+            h.extend_from_slice(&src.octets());
+            h.extend_from_slice(&dst.octets());
+            Some(Sum::pseudo_v4(src.into(), dst.into(), proto, 0))
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            h.extend_from_slice(&eth_type::IPV6.to_be_bytes());
+            h.extend_from_slice(&(6 << 28 | u32::from(outer.tos) << 20).to_be_bytes());
+            h.extend_from_slice(&[0, 0, proto, outer.ttl]);
+            h.extend_from_slice(&src.octets());
+            h.extend_from_slice(&dst.octets());
+            Some(Sum::pseudo_v6(src.into(), dst.into(), proto, 0))
+        }
+        _ => None,
+    }
+}
+
+/// Ports, with source port, length and checksum zero.
+fn udp_header(h: &mut Vec<u8>, dst_port: u16) {
+    h.extend_from_slice(&[0, 0]);
+    h.extend_from_slice(&dst_port.to_be_bytes());
+    h.extend_from_slice(&[0; 4]);
+}
+
+fn gre_header(h: &mut Vec<u8>, outer: &Outer) {
+    let has = |bit, gre| if outer.flags & bit != 0 { gre } else { 0 };
+    let seq = if outer.seq { GRE_SEQ } else { 0 };
+    let f = has(flags::CSUM, GRE_CSUM) | has(flags::KEY, GRE_KEY) | seq;
+    h.extend_from_slice(&f.to_be_bytes());
+    h.extend_from_slice(&ETH_TYPE_TEB.to_be_bytes());
+    if f & GRE_CSUM != 0 {
+        h.extend_from_slice(&[0; 4]);
+    }
+    if f & GRE_KEY != 0 {
+        h.extend_from_slice(&(outer.id as u32).to_be_bytes());
+    }
+    if f & GRE_SEQ != 0 {
+        h.extend_from_slice(&[0; 4]);
+    }
+}
