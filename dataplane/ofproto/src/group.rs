@@ -6,6 +6,7 @@
 //! Must not know: text, translation, which ports exist.
 
 use crate::action::{Action, GroupId, OfPort};
+use crate::flowmod::goes_to_group;
 use crate::mf::Mf;
 
 /// The highest number of a group (`OFPG_MAX`).
@@ -168,14 +169,9 @@ impl Group {
         if self.kind == GroupType::FastFailover && unwatched {
             return Err(GroupError::NothingToWatch(b.id));
         }
-        if b.watch_group == Some(self.id) || has_group(&b.actions, self.id) {
+        if b.watch_group == Some(self.id) || goes_to_group(&b.actions, self.id) {
             return Err(GroupError::Itself(b.id));
         }
         Ok(())
     }
-}
-
-/// Whether a list of actions goes to a group, at any depth.
-fn has_group(actions: &[Action], id: GroupId) -> bool {
-    actions.iter().any(|a| *a == Action::Group(id) || has_group(a.nested(), id))
 }

@@ -4,13 +4,18 @@
 //! published version of it, [`xlate::translate`] the one slow path from a packet's key to an
 //! action program.
 pub mod action;
+pub mod check;
 pub mod fdb;
+pub mod flow_table;
+pub mod flowmod;
 pub mod group;
+pub mod matching;
 pub mod mf;
 pub mod program;
 pub mod rule;
 pub mod rules;
 pub mod snapshot;
 pub mod switch;
+pub mod text;
 pub mod vlan;
 pub mod xlate;

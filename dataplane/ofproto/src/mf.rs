@@ -74,11 +74,11 @@ pub enum Prereq {
     NdSolicit,
     /// Neighbour advertisement.
     NdAdvert,
-    /// A tracked IPv4 packet.
+    /// A valid tracked IPv4 packet.
     Ct4,
-    /// A tracked IPv6 packet.
+    /// A valid tracked IPv6 packet.
     Ct6,
-    /// A tracked packet.
+    /// A valid tracked packet.
     Ct,
 }
 
@@ -103,9 +103,11 @@ impl Prereq {
             Prereq::Nd => "icmp6,icmp_type=135 or 136,icmp_code=0",
             Prereq::NdSolicit => "icmp6,icmp_type=135,icmp_code=0",
             Prereq::NdAdvert => "icmp6,icmp_type=136,icmp_code=0",
-            Prereq::Ct4 => "ip and ct_state=+trk",
-            Prereq::Ct6 => "ipv6 and ct_state=+trk",
-            Prereq::Ct => "ip or ipv6, and ct_state=+trk",
+            Prereq::Ct4 => "ip and a valid ct_state (+trk-inv, or one with +new, +est or +rel)",
+            Prereq::Ct6 => "ipv6 and a valid ct_state (+trk-inv, or one with +new, +est or +rel)",
+            Prereq::Ct => {
+                "ip or ipv6, and a valid ct_state (+trk-inv, or one with +new, +est or +rel)"
+            }
         }
     }
 }
@@ -251,9 +253,9 @@ fields! {
     EthType "eth_type" ["dl_type" "OXM_OF_ETH_TYPE"] "NXM_OF_ETH_TYPE"
         word::ETH_DST, 0, 16; 16; Hex whole ro None
     VlanTci "vlan_tci" [] "NXM_OF_VLAN_TCI" word::ETH_SRC, 0, 16; 16; Hex masks rw None
-    DlVlan "dl_vlan" [] "dl_vlan" word::ETH_SRC, 0, 12; 12; Decimal whole rw None
+    DlVlan "dl_vlan" [] "dl_vlan" word::ETH_SRC, 0, 12; 12; Decimal whole ro None
     VlanVid "vlan_vid" [] "OXM_OF_VLAN_VID" word::ETH_SRC, 0, 13; 12; Decimal masks rw None
-    DlVlanPcp "dl_vlan_pcp" [] "dl_vlan_pcp" word::ETH_SRC, 13, 3; 3; Decimal whole rw None
+    DlVlanPcp "dl_vlan_pcp" [] "dl_vlan_pcp" word::ETH_SRC, 13, 3; 3; Decimal whole ro None
     VlanPcp "vlan_pcp" [] "OXM_OF_VLAN_PCP" word::ETH_SRC, 13, 3; 3; Decimal whole rw Vlan
     MplsLabel "mpls_label" [] "OXM_OF_MPLS_LABEL" word::MPLS, 44, 20; 20; Decimal whole rw Mpls
     MplsTc "mpls_tc" [] "OXM_OF_MPLS_TC" word::MPLS, 41, 3; 3; Decimal whole rw Mpls
@@ -347,14 +349,16 @@ impl Mf {
     }
 
     /// The field's value as actions see it. For `in_port` (16 bits wide) reserved ports are the
-    /// 16-bit numbers of OpenFlow 1.0, so that local is 0xfffe.
+    /// 16-bit numbers of OpenFlow 1.0, so that local is 0xfffe. `nw_tos` is without ECN.
     #[inline]
     pub fn get(self, key: &FlowKey) -> u128 {
-        get_place(key, self.info().place) & self.full()
+        let seen = if matches!(self, Mf::NwTos) { 0xfc } else { self.full() };
+        get_place(key, self.info().place) & seen
     }
 
     /// Change the bits of `mask` to those of `value`. The result for `in_port` is widened again.
-    /// Setting a VLAN id says that there is a tag, as `ovs-actions(7)` has it.
+    /// Setting a VLAN id says that there is a tag, as `ovs-actions(7)` has it. Setting `nw_tos`
+    /// leaves ECN as it was.
     pub fn set(self, key: &mut FlowKey, value: u128, mask: u128) {
         let mask = mask & self.full();
         let mut v = self.get(key) & !mask | value & mask;
@@ -369,6 +373,7 @@ impl Mf {
                 let tci = tci & 0x0fff | v << 13 | 0x1000;
                 return set_place(key, Mf::VlanTci.info().place, tci);
             }
+            Mf::NwTos => return Mf::IpDscp.set(key, v >> 2, 0x3f),
             _ => {}
         }
         set_place(key, self.info().place, v);
@@ -389,7 +394,7 @@ impl Mf {
 }
 
 /// `bits` low bits set.
-const fn low128(bits: u32) -> u128 {
+pub(crate) const fn low128(bits: u32) -> u128 {
     if bits >= 128 { u128::MAX } else { (1 << bits) - 1 }
 }
 

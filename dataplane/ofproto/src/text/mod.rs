@@ -1,0 +1,27 @@
+//! The text of flows, matches, actions and groups, as `ovs-ofctl(8)`, `ovs-fields(7)` and
+//! `ovs-actions(7)` have it: read with a place for each refusal, written in their order and words.
+//!
+//! Must not know: what the tables hold, how packets are treated.
+
+mod action_args;
+mod action_read;
+mod action_show;
+mod ct_read;
+mod error;
+mod flow_read;
+mod flow_show;
+mod learn_read;
+mod match_read;
+mod match_show;
+mod names;
+mod scan;
+mod subfield;
+mod value;
+
+pub use action_read::{MAX_ACTIONS, MAX_NESTING};
+pub use action_show::{show_action, show_actions};
+pub use error::TextError;
+pub use flow_read::{MAX_LINE, parse_actions, parse_filter, parse_flow, parse_flows};
+pub use flow_show::{FlowTimes, ShownFlow, show_flow};
+pub use match_show::{show_masked, show_match};
+pub use names::{NoNames, PortNames};
