@@ -354,4 +354,18 @@ mod tests {
         let error = store.save(&Config::default()).expect_err("no directory");
         assert!(error.message.contains("/nonexistent/state/config.json.new"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_configuration_or_damage(text in "\\{?\"?[ -~]{0,60}", crc in "[0-9a-f]{8}") {
+            let _ = decode(text.as_bytes());
+            let file = format!(r#"{{"version":1,"crc32":"{crc}","config":{text}}}"#);
+            proptest::prop_assert!(decode(file.as_bytes()).is_err());
+            // The right checksum over any text: the text itself is judged.
+            let file = format!(r#"{{"version":1,"crc32":"{:08x}","config":{text}}}"#, crc32(text.as_bytes()));
+            if let Ok(config) = decode(file.as_bytes()) {
+                proptest::prop_assert_eq!(config, Config::default());
+            }
+        }
+    }
 }

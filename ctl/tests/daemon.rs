@@ -5,6 +5,8 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
+use ctl::client::Connection;
+use ctl::{Command, ErrorKind};
 use rustix::process::Signal;
 use support::{Daemon, PATIENCE, Rig};
 
@@ -63,6 +65,78 @@ fn what_was_acknowledged_survives_a_kill() {
     let _daemon = rig.start();
     assert_eq!(rig.ok("list-br").lines().count(), 12);
     assert_eq!(rig.ok("get port p3-2 ofport"), "1\n");
+}
+
+/// Adds bridges by one connection until the daemon is gone; gives those that were acknowledged.
+fn add_until_killed(rig: &Rig, prefix: &str) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    let mut connection = Connection::open(&rig.socket(), PATIENCE).expect("connect");
+    for n in 0.. {
+        let name = format!("{prefix}{n}");
+        let add = Command::AddBr { bridge: name.clone(), settings: Vec::new(), may_exist: false };
+        match connection.transact(&[add]) {
+            Ok(_) => acknowledged.push(name),
+            Err(failure) => {
+                assert_eq!(failure.error.kind, ErrorKind::Unreachable, "{failure:?}");
+                break;
+            }
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn a_kill_in_the_middle_of_changes_loses_nothing_acknowledged() {
+    let rig = Rig::new();
+    let mut expected: Vec<String> = Vec::new();
+    for round in 0..5 {
+        let mut daemon = rig.start();
+        let acknowledged = std::thread::scope(|scope| {
+            let adders: Vec<_> = (0..3)
+                .map(|k| {
+                    let (rig, prefix) = (&rig, format!("b{round}-{k}-"));
+                    scope.spawn(move || add_until_killed(rig, &prefix))
+                })
+                .collect();
+            // A different moment each time, somewhere among the changes.
+            while rig.ok("list-br").lines().count() < expected.len() + 3 + round * 2 {}
+            daemon.signal(Signal::KILL);
+            let all = adders.into_iter().flat_map(|a| a.join().expect("adder"));
+            all.collect::<Vec<String>>()
+        });
+        daemon.wait();
+        let mut daemon = rig.start();
+        assert!(!daemon.said.iter().any(|l| l.contains("damaged")), "{:?}", daemon.said);
+        let there: Vec<String> = rig.ok("list-br").lines().map(str::to_owned).collect();
+        expected.extend(acknowledged);
+        for name in &expected {
+            assert!(there.contains(name), "round {round}: {name} was acknowledged and is gone");
+        }
+        // A change may be stored whose acknowledgement the kill cut off: one of each adder at most.
+        assert!(there.len() <= expected.len() + 3, "round {round}");
+        expected = there;
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.wait(), Some(0));
+    }
+}
+
+#[test]
+fn changes_of_many_clients_at_once_are_all_made() {
+    let (rig, _daemon) = Rig::started();
+    std::thread::scope(|scope| {
+        for k in 0..16 {
+            let rig = &rig;
+            scope.spawn(move || {
+                let mut connection = Connection::open(&rig.socket(), PATIENCE).expect("connect");
+                for n in 0..10 {
+                    let bridge = format!("b{k}-{n}");
+                    let add = Command::AddBr { bridge, settings: Vec::new(), may_exist: false };
+                    connection.transact(&[add]).expect("added");
+                }
+            });
+        }
+    });
+    assert_eq!(rig.ok("list-br").lines().count(), 160);
 }
 
 #[test]
