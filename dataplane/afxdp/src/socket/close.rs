@@ -3,7 +3,9 @@
 //! What the kernel does (net/xdp/xsk.c), and so the order here:
 //! - Closing the last descriptor unbinds the socket and waits for running receivers
 //!   (`synchronize_net`), but a mapped ring keeps the socket open as a descriptor does: the rings
-//!   are unmapped first. From then on copy mode writes to no frame.
+//!   are unmapped first. From then on copy mode writes to no frame. (A child process has copies of
+//!   the descriptors between fork and exec: who starts programs while sockets are closed takes the
+//!   sockets out of their maps first.)
 //! - Copy mode copies what it sends when it is kicked, except for drivers that take the region's
 //!   pages as they are (`IFF_TX_SKB_NO_LINEAR`, virtio_net): those read a frame until it is
 //!   completed. So completions are waited for first, for a short while; packets that the kernel
