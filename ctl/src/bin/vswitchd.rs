@@ -7,6 +7,7 @@ use clap::Parser;
 
 use ctl::backend::Backend;
 use ctl::logging::LogLevel;
+use ctl::engine_backend::EngineBackend;
 use ctl::{CtlError, DaemonOptions, daemon, preflight};
 
 fn main() -> ExitCode {
@@ -31,6 +32,6 @@ fn run(options: &DaemonOptions) -> Result<(), CtlError> {
 }
 
 /// The running switch that the daemon controls.
-fn backend(_options: &DaemonOptions) -> Result<Box<dyn Backend>, CtlError> {
-    Err(CtlError::unsupported("this build has no dataplane"))
+fn backend(options: &DaemonOptions) -> Result<Box<dyn Backend>, CtlError> {
+    Ok(Box::new(EngineBackend::start(options)?))
 }

@@ -21,7 +21,8 @@ impl EngineBackend {
                 Event::LearnMac { bridge, vlan, mac, port } => {
                     self.switch.fdb_learn(bridge, vlan, mac, port, now);
                 }
-                Event::LearnFlow { .. } | Event::PacketIn(_) => {}
+                Event::LearnFlow { bridge, flow } => self.switch.learn_flow(bridge, &flow, now),
+                Event::PacketIn(_) => {}
                 Event::PortGone(dp) => self.port_gone(dp),
             }
         }
@@ -39,5 +40,6 @@ impl EngineBackend {
     pub(super) fn every_second(&mut self) {
         let now = self.now();
         self.switch.fdb_age(now);
+        self.switch.expire_rules(now);
     }
 }

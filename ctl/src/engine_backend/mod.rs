@@ -371,7 +371,11 @@ fn cores(workers: &Workers) -> Result<Vec<Option<usize>>, CtlError> {
         ))),
         Workers::Count(n) => {
             let first = may.len().saturating_sub(*n);
-            Ok(if may.is_empty() { vec![None; *n] } else { may[first..].iter().map(|c| Some(*c)).collect() })
+            Ok(if may.is_empty() {
+                vec![None; *n]
+            } else {
+                may[first..].iter().map(|c| Some(*c)).collect()
+            })
         }
         Workers::Cores(cores) => match cores.iter().find(|c| !may.contains(c)) {
             Some(c) => Err(CtlError::invalid(format!(

@@ -158,7 +158,8 @@ impl Opened {
             if let Some(mac) = settings.mac.filter(|m| self.settings.mac != Some(*m)) {
                 devices.devs.set_mac(name, mac.bytes()).map_err(refused)?;
             }
-            if let Some(mtu) = settings.mtu_request.filter(|m| self.settings.mtu_request != Some(*m))
+            if let Some(mtu) =
+                settings.mtu_request.filter(|m| self.settings.mtu_request != Some(*m))
             {
                 devices.devs.set_mtu(name, mtu).map_err(refused)?;
                 self.mtu = mtu;
@@ -206,7 +207,9 @@ impl EngineBackend {
             warnings: Vec::new(),
         };
         match self.attach(name, &mut opened) {
-            Ok(()) => warnings.extend(opened.warnings.iter().map(|w| format!("port \"{name}\": {w}"))),
+            Ok(()) => {
+                warnings.extend(opened.warnings.iter().map(|w| format!("port \"{name}\": {w}")))
+            }
             Err(e) if restore => opened.error = Some(e.to_string()),
             Err(e) => {
                 self.devices.free.push(dp);

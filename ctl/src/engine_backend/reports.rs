@@ -305,7 +305,8 @@ impl Rates {
     /// Packets per second and idle share of a worker since at least a second ago.
     fn of(&mut self, worker: usize, packets: u64, busy: u64, idle: u64) -> (f64, f64) {
         let now = Instant::now();
-        let fresh = WorkerThen { at: now, packets, busy, idle, rates: (0.0, share(idle, busy + idle)) };
+        let fresh =
+            WorkerThen { at: now, packets, busy, idle, rates: (0.0, share(idle, busy + idle)) };
         if self.before.len() <= worker {
             self.before.resize(worker + 1, fresh);
             return fresh.rates;

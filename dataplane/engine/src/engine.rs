@@ -1,6 +1,6 @@
 //! Control's handle on the workers: start, publish, give and take queues, ask.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,6 +45,8 @@ pub struct Engine {
     owners: Vec<Option<u16>>,
     /// Queues that each worker has.
     load: Vec<usize>,
+    /// The worker of each of a port's queues.
+    assigned: HashMap<DpPort, Vec<u32>>,
     /// Versions that a worker may still hold, so that it never is the one to free them.
     retired: VecDeque<Arc<Snapshot>>,
 }
@@ -63,6 +65,7 @@ impl Engine {
             started,
             owners: Vec::new(),
             load: vec![0; cores.len()],
+            assigned: HashMap::new(),
             retired: VecDeque::new(),
         };
         for me in 0..cores.len() {
@@ -116,12 +119,18 @@ impl Engine {
         for queue in queues {
             let worker = (0..self.load.len()).min_by_key(|w| self.load[*w]).unwrap_or(0);
             self.load[worker] += 1;
+            self.assigned.entry(port).or_default().push(worker as u32);
             if self.owner(port).is_none() {
                 self.set_owner(port, Some(worker as u16));
             }
             self.send(worker, Command::AddQueue { port, queue: Box::new(queue) })?;
         }
         self.send_owners()
+    }
+
+    /// The workers of a port's queues, in the queues' order.
+    pub fn workers_of(&self, port: DpPort) -> Vec<u32> {
+        self.assigned.get(&port).cloned().unwrap_or_default()
     }
 
     /// The worker that transmits for a port.
@@ -148,6 +157,7 @@ impl Engine {
     /// [`Stuck`].
     pub fn remove_port(&mut self, port: DpPort) -> Result<Vec<Queue>, Stuck> {
         self.set_owner(port, None);
+        self.assigned.remove(&port);
         self.send_owners()?;
         let answers = self.ask(|reply| Command::RemovePort { port, reply })?;
         for (w, queues) in answers.iter().enumerate() {

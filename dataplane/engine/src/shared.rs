@@ -11,7 +11,7 @@
 //! and then reads the worker's state; the worker leaves its parked state and then reads the
 //! version; both with sequentially consistent order, so at least one of them sees the other.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -73,6 +73,8 @@ pub mod state {
 /// Counters that a worker writes and anybody reads. Plain numbers, each right by itself.
 #[derive(Default)]
 pub struct WorkerCounters {
+    /// Bursts received, by how many packets they had.
+    pub burst_sizes: BurstSizes,
     /// Rounds of the worker's loop.
     pub rounds: AtomicU64,
     /// Rounds that found nothing to do.
@@ -115,6 +117,22 @@ pub struct WorkerCounters {
     pub pool_frames: AtomicU64,
     /// Frames in the worker's queues (fill, receive, transmit, completion).
     pub queue_frames: AtomicU64,
+}
+
+/// Counts by size of a burst.
+pub struct BurstSizes([AtomicU64; crate::megaflow::BURST + 1]);
+
+impl Default for BurstSizes {
+    fn default() -> Self {
+        BurstSizes(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl std::ops::Deref for BurstSizes {
+    type Target = [AtomicU64];
+    fn deref(&self) -> &[AtomicU64] {
+        &self.0
+    }
 }
 
 /// What one worker shares with the others and control.
@@ -259,8 +277,8 @@ impl Shared {
     }
 
     /// The descriptor that says that events wait.
-    pub fn control_fd(&self) -> RawFd {
-        self.control.as_raw_fd()
+    pub fn control_fd(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 
     /// A worker has put events into its ring: let control know, once until it looks.

@@ -61,6 +61,17 @@ impl Switch {
         }
     }
 
+    /// What is being prepared, to come back to.
+    pub(crate) fn save(&self) -> (Snapshot, usize) {
+        (self.next.clone(), self.changes.len())
+    }
+
+    /// Come back to what was being prepared.
+    pub(crate) fn restore(&mut self, (next, changes): (Snapshot, usize)) {
+        self.next = next;
+        self.changes.truncate(changes);
+    }
+
     fn depends(&mut self, dep: Dep) {
         self.changed(Change::Dep(dep));
     }

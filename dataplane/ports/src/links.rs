@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 use crate::error::PortError;
 use crate::netlink::{LinkMessage, LinkSocket, Requests};
@@ -136,7 +136,7 @@ impl LinkWatcher {
     }
 
     /// The descriptor that is readable when something has changed.
-    pub fn fd(&self) -> RawFd {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
     }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::NlasIterator;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -182,8 +182,8 @@ impl LinkSocket {
         Ok(LinkSocket(socket))
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Take what waits. `ENOBUFS` if messages were lost: dump again.

@@ -126,6 +126,8 @@ impl Worker {
             before = now;
             if work == 0 && self.options.poll == Poll::Adaptive && self.idle_long_enough() {
                 self.park();
+                // Sleep counts by itself.
+                before = cycles();
             }
         }
         self.shared.workers[self.me].state.store(state::STOPPED, Ordering::SeqCst);
@@ -247,6 +249,7 @@ impl Worker {
         let w = &self.shared.workers[self.me].counters;
         add(&w.packets, n as u64);
         add(&w.bursts, 1);
+        add(&w.burst_sizes[n.min(BURST)], 1);
         self.forward(port);
         n
     }
