@@ -263,7 +263,8 @@ mod tests {
     proptest! {
         #[test]
         fn bits_of_absence_are_enough_and_no_more(
-            values in prop::collection::vec(any::<u32>(), 0..20),
+            // Some far apart, some close together; enough for a tree of several levels.
+            values in prop::collection::vec(prop_oneof![any::<u32>(), 0x0a00_0000..0x0a00_2000u32], 0..400),
             near in any::<prop::sample::Index>(),
             flip in 0u32..40,
             v in any::<u32>(),

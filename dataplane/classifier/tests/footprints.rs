@@ -3,8 +3,8 @@
 
 mod common;
 
-use classifier::{Change, Conjunction, Dependency, Footprints, Rule, RuleTable};
-use common::{TestRule, any_mask, any_match, key, table};
+use classifier::{Change, Dependency, Footprints, Rule, RuleTable};
+use common::{TestRule, any_mask, any_match, conjunctive_rule, key, table};
 use flow::{Field, FlowKey, Match};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,18 +36,41 @@ impl Naive {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Add { table: u32, key: FlowKey, wc: FlowKey, rule: u64, priority: i32, dependent: u32 },
-    AddKey { key: u64, dependent: u32 },
-    Remove { dependent: u32 },
-    Touch { table: u32, m: Match, priority: u16 },
-    Gone { table: u32, m: Match, rule: u64 },
-    TouchKey { key: u64 },
+    Add {
+        table: u32,
+        key: Box<FlowKey>,
+        wc: Box<FlowKey>,
+        rule: u64,
+        priority: i32,
+        dependent: u32,
+    },
+    AddKey {
+        key: u64,
+        dependent: u32,
+    },
+    Remove {
+        dependent: u32,
+    },
+    Touch {
+        table: u32,
+        m: Match,
+        priority: u16,
+    },
+    Gone {
+        table: u32,
+        m: Match,
+        rule: u64,
+    },
+    TouchKey {
+        key: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let add = (0u32..2, key(), any_mask(), 0u64..5, -1i32..4, 0u32..300).prop_map(
         |(table, key, wc, rule, priority, dependent)| {
             let (rule, priority) = if priority < 0 { (0, -1) } else { (rule, priority) };
+            let (key, wc) = (Box::new(key), Box::new(wc));
             Op::Add { table, key, wc, rule, priority, dependent }
         },
     );
@@ -71,7 +94,7 @@ fn check_touched(
     change: Change,
 ) -> Result<(), TestCaseError> {
     let mut got = BTreeSet::new();
-    f.touched(table, m, change, &mut |d| drop(got.insert(d)));
+    f.touched(table, m, change, &mut |d| got.extend([d]));
     prop_assert_eq!(got, naive.touched(table, m, change));
     Ok(())
 }
@@ -130,7 +153,7 @@ proptest! {
                 }
                 Op::TouchKey { key } => {
                     let mut got = BTreeSet::new();
-                    f.touched_dep(key, &mut |d| drop(got.insert(d)));
+                    f.touched_dep(key, &mut |d| got.extend([d]));
                     let has = |k: &BTreeSet<u64>| k.contains(&key);
                     let want: BTreeSet<_> =
                         naive.keys.iter().filter(|(_, k)| has(k)).map(|(d, _)| *d).collect();
@@ -148,25 +171,15 @@ proptest! {
 }
 
 fn rules_and_change() -> impl Strategy<Value = (Vec<Arc<TestRule>>, TestRule)> {
-    let conj = prop_oneof![
-        3 => Just(Vec::new()),
-        1 => (1u32..3, 0u8..2).prop_map(|(id, clause)| vec![Conjunction { id, clause, clauses: 2 }]),
-    ];
-    let conj_id = prop_oneof![4 => Just(0u32), 1 => 1u32..3];
-    let rule = (any_match(), 0u16..5, conj, conj_id).prop_map(|(matches, priority, conj, id)| {
-        let (mut k, mut m) = (matches.key(), matches.mask_key());
-        if id != 0 {
-            k.set(Field::ConjId, u128::from(id));
-            m.set(Field::ConjId, Field::ConjId.full());
-        }
-        let conj = if id == 0 { conj } else { Vec::new() };
-        TestRule { id: 0, matches: Match::new(&k, &m), priority, conj }
+    let plain = (any_match(), 0u16..5).prop_map(|(matches, priority)| TestRule {
+        id: 0,
+        matches,
+        priority,
+        conj: Vec::new(),
     });
+    let rule = prop_oneof![2 => plain, 3 => conjunctive_rule()].boxed();
     (prop::collection::vec(rule.clone(), 0..30), rule).prop_map(|(rules, change)| {
-        let number = |(i, mut r): (usize, TestRule)| {
-            r.id = i as u64 + 1;
-            Arc::new(r)
-        };
+        let number = |(i, r): (usize, TestRule)| Arc::new(TestRule { id: i as u64 + 1, ..r });
         (rules.into_iter().enumerate().map(number).collect(), TestRule { id: 999, ..change })
     })
 }
@@ -211,7 +224,7 @@ proptest! {
             let mut f = Footprints::new();
             let results = record(&mut f, old, &keys);
             let mut touched = BTreeSet::new();
-            f.touched(0, &change.matches, kind(&change, comes), &mut |d| drop(touched.insert(d)));
+            f.touched(0, &change.matches, kind(&change, comes), &mut |d| touched.extend([d]));
             for (d, key) in keys.iter().enumerate() {
                 if touched.contains(&(d as u32)) {
                     continue;

@@ -2,54 +2,35 @@
 
 mod common;
 
-use classifier::{Conjunction, RuleTable};
+use classifier::RuleTable;
 use common::{TestRule, any_match, best, blend, key, matching, table};
-use flow::{Field, FlowKey, Match};
+use flow::{Field, FlowKey};
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 fn rules(max: usize) -> BoxedStrategy<Vec<Arc<TestRule>>> {
     prop::collection::vec((any_match(), 0u16..6), 0..max)
         .prop_map(|list| {
             // One rule for each match and priority, as in a table.
-            let unique: HashMap<(Match, u16), ()> = list.into_iter().map(|k| (k, ())).collect();
-            let mut list: Vec<_> = unique.into_keys().collect();
-            list.sort();
+            let unique: BTreeSet<_> = list.into_iter().collect();
             let number = |(i, (matches, priority))| {
                 Arc::new(TestRule { id: i as u64 + 1, matches, priority, conj: Vec::new() })
             };
-            list.into_iter().enumerate().map(number).collect()
+            unique.into_iter().enumerate().map(number).collect()
         })
         .boxed()
 }
 
-/// Rules of which some are clauses of conjunctions 1 to 3, and some match on their ids.
+/// Rules of which many are clauses of conjunctions 1 and 2, and some match on their ids. Their
+/// matches are loose, so that packets meet several.
 fn conjunctive_rules() -> BoxedStrategy<Vec<Arc<TestRule>>> {
-    let clause = (1u32..4, 0u8..2).prop_map(|(id, clause)| Conjunction { id, clause, clauses: 2 });
-    let kinds = (0u8..4, prop::collection::vec(clause, 1..3), 1u32..4);
-    (rules(24), prop::collection::vec(kinds, 24))
-        .prop_map(|(rules, kinds)| {
-            let change = |(r, (kind, conj, id)): (Arc<TestRule>, (u8, Vec<Conjunction>, u32))| {
-                let mut r = TestRule::clone(&r);
-                match kind {
-                    0 | 1 => r.conj = conj,
-                    2 => {
-                        let mut k = r.matches.key();
-                        let mut m = r.matches.mask_key();
-                        k.set(Field::ConjId, u128::from(id));
-                        m.set(Field::ConjId, Field::ConjId.full());
-                        r.matches = Match::new(&k, &m);
-                    }
-                    _ => {}
-                }
-                r
-            };
-            let mut seen = HashMap::new();
-            let rules = rules.into_iter().zip(kinds).map(change);
-            let fresh =
-                rules.filter(|r| seen.insert((r.matches.clone(), r.priority), ()).is_none());
-            fresh.map(Arc::new).collect()
+    prop::collection::vec(common::conjunctive_rule(), 0..24)
+        .prop_map(|rules| {
+            let mut seen = HashSet::new();
+            let fresh = |r: &TestRule| seen.insert((r.matches.clone(), r.priority));
+            let rules = rules.into_iter().filter(fresh).enumerate();
+            rules.map(|(i, r)| Arc::new(TestRule { id: i as u64 + 1, ..r })).collect()
         })
         .boxed()
 }
@@ -103,35 +84,6 @@ proptest! {
         let t = table(&rules);
         for k in &keys {
             check_lookup(&t, &rules, k, &keys)?;
-        }
-    }
-
-    /// What `floor` promises: a new rule with a lower priority, and the end of a clause with a
-    /// lower priority, change nothing.
-    #[test]
-    fn nothing_below_the_floor_matters(
-        rules in conjunctive_rules(),
-        key in key(),
-        nth in any::<prop::sample::Index>(),
-    ) {
-        if rules.is_empty() {
-            return Ok(());
-        }
-        let moving = nth.get(&rules);
-        let without: Vec<_> = rules.iter().filter(|r| r.id != moving.id).cloned().collect();
-        let (with, without) = (table(&rules), table(&without));
-        let (mut wc, mut wc2) = (FlowKey::ZERO, FlowKey::ZERO);
-        let (a, b) = (without.find(&key, &mut wc), with.find(&key, &mut wc2));
-        let id = |r: Option<&Arc<TestRule>>| r.map(|r| (r.id, r.priority));
-        // It comes.
-        if i32::from(moving.priority) < a.floor {
-            prop_assert_eq!(id(a.rule).map(|r| r.1), id(b.rule).map(|r| r.1));
-        }
-        // It goes, and is not the one found.
-        let is_found = b.rule.is_some_and(|r| r.id == moving.id);
-        let matters = !moving.conj.is_empty() && i32::from(moving.priority) >= b.floor;
-        if !is_found && !matters {
-            prop_assert_eq!(id(a.rule).map(|r| r.1), id(b.rule).map(|r| r.1));
         }
     }
 
@@ -250,4 +202,31 @@ fn all_priorities_of_one_match() {
         assert!(t.remove(&m, p).is_some());
     }
     assert!(t.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// What `floor` promises: a new rule with a lower priority, and the end of a clause with a
+    /// lower priority, change nothing.
+    #[test]
+    fn nothing_below_the_floor_matters(rules in conjunctive_rules(), key in key()) {
+        for moving in &rules {
+            let without: Vec<_> = rules.iter().filter(|r| r.id != moving.id).cloned().collect();
+            let (with, without) = (table(&rules), table(&without));
+            let (mut wc, mut wc2) = (FlowKey::ZERO, FlowKey::ZERO);
+            let (a, b) = (without.find(&key, &mut wc), with.find(&key, &mut wc2));
+            let id = |r: Option<&Arc<TestRule>>| r.map(|r| (r.id, r.priority));
+            // It comes.
+            if i32::from(moving.priority) < a.floor {
+                prop_assert_eq!(id(a.rule).map(|r| r.1), id(b.rule).map(|r| r.1));
+            }
+            // It goes, and is not the one found.
+            let is_found = b.rule.is_some_and(|r| r.id == moving.id);
+            let matters = !moving.conj.is_empty() && i32::from(moving.priority) >= b.floor;
+            if !is_found && !matters {
+                prop_assert_eq!(id(a.rule).map(|r| r.1), id(b.rule).map(|r| r.1));
+            }
+        }
+    }
 }

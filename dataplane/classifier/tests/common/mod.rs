@@ -104,9 +104,13 @@ pub fn key() -> BoxedStrategy<FlowKey> {
 
 /// A match on up to four fields.
 pub fn any_match() -> BoxedStrategy<Match> {
+    match_on(4)
+}
+
+fn match_on(most: usize) -> BoxedStrategy<Match> {
     let field = prop::sample::select(FIELDS.to_vec());
     let one = field.prop_flat_map(|f| (Just(f), value(f), mask(f)));
-    prop::collection::vec(one, 0..5)
+    prop::collection::vec(one, 0..=most)
         .prop_map(|fields| {
             let unique: BTreeMap<Field, (u128, u128)> =
                 fields.into_iter().map(|(f, v, m)| (f, (v, m))).collect();
@@ -114,6 +118,24 @@ pub fn any_match() -> BoxedStrategy<Match> {
             matching(&fields)
         })
         .boxed()
+}
+
+/// A loose rule: a clause of conjunctions 1 and 2, a match on one of their ids, or a plain one.
+pub fn conjunctive_rule() -> impl Strategy<Value = TestRule> {
+    let clause = (1u32..3, 0u8..2).prop_map(|(id, clause)| Conjunction { id, clause, clauses: 2 });
+    let conj = prop::collection::vec(clause, 1..3);
+    (match_on(1), 0u16..5, 0u8..5, conj, 1u32..3).prop_map(|(matches, priority, kind, conj, id)| {
+        let mut rule = TestRule { id: 0, matches, priority, conj: Vec::new() };
+        if kind < 3 {
+            rule.conj = conj;
+        } else if kind == 3 {
+            let (mut k, mut m) = (rule.matches.key(), rule.matches.mask_key());
+            k.set(Field::ConjId, u128::from(id));
+            m.set(Field::ConjId, Field::ConjId.full());
+            rule.matches = Match::new(&k, &m);
+        }
+        rule
+    })
 }
 
 /// A mask on which a match is based, as a full key.

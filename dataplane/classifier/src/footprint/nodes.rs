@@ -1,0 +1,215 @@
+//! Making, finding and freeing the nodes and groups of [`Footprints`].
+//!
+//! Invariants: `by_value` has every node in use, `by_rule` the first of each rule's visits,
+//! `by_mask` every group that is not in `free_groups`; `empty_groups` counts those of them that
+//! have no visit.
+
+use super::group::Group;
+use super::table::Table;
+use super::{EMPTY_GROUPS, Footprints, KEYS, NONE, Node};
+use flow::FlowKey;
+use flow::key::mix;
+use flow::sparse::mix_word;
+use smallvec::SmallVec;
+
+fn hash_mask(table: u32, map: u64, words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(mix(map ^ 0xa076_1d64_78bd_642f, u64::from(table) ^ 0xe703_7ed1_a0b4_28db), mix_word)
+}
+
+pub(super) fn hash_values(group: u32, values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(mix(u64::from(group) ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3), mix_word)
+}
+
+fn hash_node(groups: &[Group], node: &Node) -> u64 {
+    if node.group == KEYS {
+        return hash_values(KEYS, std::iter::once(node.rule));
+    }
+    let values = groups[node.group as usize].slot(node.slot);
+    hash_values(node.group, values.iter().copied())
+}
+
+fn hash_group(group: &Group) -> u64 {
+    hash_mask(group.table, group.mask.map(), group.mask.iter().map(|(_, m)| m))
+}
+
+impl Footprints {
+    pub(super) fn link(&mut self, n: u32, dependent: u32) {
+        if self.lists.contains(dependent, n) {
+            return;
+        }
+        self.lists.push(dependent, n);
+        let node = &mut self.nodes[n as usize];
+        node.dependents.push(dependent);
+        node.live += 1;
+        self.edges += 1;
+    }
+
+    pub(super) fn find_key(&self, key: u64, hash: u64) -> Option<u32> {
+        let is = |n: &u32| {
+            let node = &self.nodes[*n as usize];
+            node.group == KEYS && node.rule == key
+        };
+        self.by_value.find(hash, is).copied()
+    }
+
+    pub(super) fn insert_by_value(&mut self, hash: u64, node: u32) {
+        let (nodes, groups) = (&self.nodes, &self.groups);
+        self.by_value.insert_unique(hash, node, |n| hash_node(groups, &nodes[*n as usize]));
+    }
+
+    pub(super) fn new_node(&mut self, group: u32, slot: u32, rule: u64) -> u32 {
+        self.live_nodes += 1;
+        let node = Node {
+            group,
+            slot,
+            rule,
+            same_rule: (NONE, NONE),
+            live: 0,
+            dependents: SmallVec::new(),
+        };
+        match self.nodes.get_mut(self.free_node as usize) {
+            Some(free) => {
+                let n = std::mem::replace(&mut self.free_node, free.slot);
+                *free = node;
+                n
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() as u32 - 1
+            }
+        }
+    }
+
+    pub(super) fn new_visit(
+        &mut self,
+        group: u32,
+        hash: u64,
+        key: &FlowKey,
+        rule: u64,
+        priority: i32,
+    ) -> u32 {
+        let n = self.new_node(group, NONE, rule);
+        let g = &mut self.groups[group as usize];
+        self.empty_groups -= usize::from(g.is_empty());
+        let slot = g.add(n, key, priority);
+        self.nodes[n as usize].slot = slot;
+        self.link_rule(n);
+        self.insert_by_value(hash, n);
+        n
+    }
+
+    /// A lookup was made again: note its result.
+    pub(super) fn update(&mut self, n: u32, rule: u64, priority: i32) {
+        let (group, slot) = (self.nodes[n as usize].group as usize, self.nodes[n as usize].slot);
+        if self.nodes[n as usize].rule != rule {
+            self.unlink_rule(n);
+            self.nodes[n as usize].rule = rule;
+            self.link_rule(n);
+        }
+        if self.groups[group].priority(slot) != priority {
+            self.groups[group].set_priority(slot, priority);
+        }
+    }
+
+    pub(super) fn free_node(&mut self, n: u32) {
+        let hash = hash_node(&self.groups, &self.nodes[n as usize]);
+        if let Ok(entry) = self.by_value.find_entry(hash, |x| *x == n) {
+            entry.remove();
+        }
+        let (group, slot) = (self.nodes[n as usize].group, self.nodes[n as usize].slot);
+        if group != KEYS {
+            self.unlink_rule(n);
+            let g = &mut self.groups[group as usize];
+            g.remove(slot);
+            self.empty_groups += usize::from(g.is_empty());
+        }
+        self.nodes[n as usize] = Node {
+            group: NONE,
+            slot: self.free_node,
+            rule: 0,
+            same_rule: (NONE, NONE),
+            live: 0,
+            dependents: SmallVec::new(),
+        };
+        self.free_node = n;
+        self.live_nodes -= 1;
+    }
+
+    fn link_rule(&mut self, n: u32) {
+        let rule = self.nodes[n as usize].rule;
+        if rule == 0 {
+            return;
+        }
+        let next = self.by_rule.insert(rule, n).unwrap_or(NONE);
+        self.nodes[n as usize].same_rule = (NONE, next);
+        if next != NONE {
+            self.nodes[next as usize].same_rule.0 = n;
+        }
+    }
+
+    fn unlink_rule(&mut self, n: u32) {
+        let (rule, (prev, next)) = {
+            let node = &self.nodes[n as usize];
+            (node.rule, node.same_rule)
+        };
+        if rule == 0 {
+            return;
+        }
+        if next != NONE {
+            self.nodes[next as usize].same_rule.0 = prev;
+        }
+        if prev != NONE {
+            self.nodes[prev as usize].same_rule.1 = next;
+        } else if next != NONE {
+            self.by_rule.insert(rule, next);
+        } else {
+            self.by_rule.remove(&rule);
+        }
+    }
+
+    /// The group of a table and the bits consulted.
+    pub(super) fn group(&mut self, table: u32, wc: &FlowKey) -> u32 {
+        let map = wc.nonzero_map();
+        let hash = hash_mask(table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
+        let is = |g: &u32| {
+            let group = &self.groups[*g as usize];
+            group.table == table
+                && group.mask.map() == map
+                && group.mask.iter().all(|(w, m)| wc.word(w) == m)
+        };
+        match self.by_mask.find(hash, is) {
+            Some(g) => *g,
+            None => self.new_group(table, wc, hash),
+        }
+    }
+
+    fn new_group(&mut self, table: u32, wc: &FlowKey, hash: u64) -> u32 {
+        let live = self.groups.len() - self.free_groups.len() - self.empty_groups;
+        if self.empty_groups > live + EMPTY_GROUPS {
+            self.drop_empty_groups();
+        }
+        let group = Group::new(table, flow::MaskWords::new(wc));
+        let g = match self.free_groups.pop() {
+            Some(g) => {
+                self.groups[g as usize] = group;
+                g
+            }
+            None => {
+                self.groups.push(group);
+                self.groups.len() as u32 - 1
+            }
+        };
+        self.empty_groups += 1;
+        let groups = &self.groups;
+        self.by_mask.insert_unique(hash, g, |g| hash_group(&groups[*g as usize]));
+        self.tables.entry(table).or_insert_with(Table::new).add(g);
+        g
+    }
+
+    fn drop_empty_groups(&mut self) {
+        let (groups, free) = (&self.groups, &mut self.free_groups);
+        self.by_mask.retain(|g| !groups[*g as usize].is_empty());
+        self.tables.retain(|_, t| t.drop_groups(|g| groups[g as usize].is_empty(), free));
+        self.empty_groups = 0;
+    }
+}
