@@ -255,16 +255,17 @@ impl Attempt<'_> {
             XdpMode::Native => bpf::XDP_FLAGS_DRV_MODE,
             XdpMode::Generic => bpf::XDP_FLAGS_SKB_MODE,
         };
-        let link = bpf::attach_xdp(program.as_fd(), self.ifindex, flags).map_err(|e| {
-            match e.raw_os_error() {
-                // EEXIST: the other program is attached in the other mode.
-                Some(libc::EBUSY | libc::EEXIST) => Error::Busy {
-                    interface: self.name.clone(),
-                    program: netlink::link(self.ifindex).ok().and_then(|l| l.xdp_program),
-                },
-                _ => Error::system(Operation::Attach, &self.name, e),
-            }
-        })?;
+        let link =
+            bpf::attach(program.as_fd(), self.ifindex, bpf::ATTACH_XDP, flags).map_err(|e| {
+                match e.raw_os_error() {
+                    // EEXIST: the other program is attached in the other mode.
+                    Some(libc::EBUSY | libc::EEXIST) => Error::Busy {
+                        interface: self.name.clone(),
+                        program: netlink::link(self.ifindex).ok().and_then(|l| l.xdp_program),
+                    },
+                    _ => Error::system(Operation::Attach, &self.name, e),
+                }
+            })?;
         Ok(Made { program, link, vlan })
     }
 

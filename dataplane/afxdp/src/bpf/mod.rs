@@ -25,8 +25,12 @@ pub const MAP_TYPE_XSKMAP: u32 = 17;
 pub const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// An XDP program.
 pub const PROG_TYPE_XDP: u32 = 6;
-/// What an XDP link is attached as.
-const ATTACH_XDP: u32 = 37;
+/// Attach an XDP program.
+pub const ATTACH_XDP: u32 = 37;
+/// Attach a classifier to what an interface receives (kernel 6.6).
+pub const ATTACH_TCX_INGRESS: u32 = 46;
+/// Attach a classifier to what an interface sends (kernel 6.6).
+pub const ATTACH_TCX_EGRESS: u32 = 47;
 
 /// The program takes frames of several buffers.
 const F_XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -249,15 +253,22 @@ struct LinkCreate {
 // SAFETY: integers, no padding, no addresses.
 unsafe impl Attr for LinkCreate {}
 
-/// Attach an XDP program to an interface, as long as the returned link is open.
+/// Attach a program to an interface, as long as the returned link is open. `attach_type` is
+/// [`ATTACH_XDP`] with an XDP mode in `flags`, or [`ATTACH_TCX_INGRESS`] or [`ATTACH_TCX_EGRESS`]
+/// with none.
 ///
 /// # Errors
-/// What bpf(2) answered: EBUSY and EEXIST where there is a program already.
-pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+/// What bpf(2) answered: EBUSY and EEXIST where there is an XDP program already.
+pub fn attach(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     let mut attr = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: ifindex,
-        attach_type: ATTACH_XDP,
+        attach_type,
         flags,
     };
     bpf(LINK_CREATE, &mut attr).map(owned)
