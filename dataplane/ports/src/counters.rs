@@ -44,6 +44,7 @@ drops! {
     TxTooBig "tx_too_big" "The packet was larger than the interface's MTU allows.";
     TxSegmentation "tx_segmentation" "The port cannot cut a packet into segments.";
     TxInvalid "tx_invalid" "The kernel did not accept the packet.";
+    TxRefused "tx_refused" "The driver threw the packet away: too big, or no room at the other end.";
     TxError "tx_error" "Sending failed for another reason.";
     TxReceiveOnly "tx_receive_only" "The port only receives.";
     Gone "gone" "The interface was gone.";
@@ -95,8 +96,9 @@ counters! {
     rx_partial "Received packets whose checksum the sender's kernel had left unfinished.";
     tx_partial "Packets sent with their checksum left to the receiver or the device.";
     checksums_finished "Checksums that the port finished in software.";
-    kicks "System calls made to start transmission or receiving.";
-    kicks_again "Such calls that the kernel asked to repeat.";
+    kicks "Times that the kernel was asked to start transmission or receiving.";
+    kicks_again "Such times that were repeated, as the kernel had left something.";
+    fill_starved "Times that there were fewer free frames than the queue could take.";
 }
 
 impl QueueCounters {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The kernel refused an operation on an interface.
-    #[error("{interface}: {operation}: {source}{hint}", hint = Hint(*hint))]
+    #[error("{interface}: {operation}: {source}{hint}", hint = Hint(hint))]
     System {
         /// The interface's name.
         interface: String,
@@ -55,6 +55,9 @@ pub enum PortError {
         /// What would have been right.
         expected: &'static str,
     },
+    /// An AF_XDP socket or program could not be made.
+    #[error(transparent)]
+    Afxdp(#[from] afxdp::Error),
     /// The interface cannot be used safely.
     #[error("{interface}: {why}")]
     Refused {
@@ -114,20 +117,5 @@ impl PortError {
             _ => "",
         };
         PortError::System { interface: interface.to_owned(), operation, source, hint }
-    }
-
-    /// As [`PortError::system`], with a hint of the caller's.
-    pub(crate) fn system_hint(
-        interface: &str,
-        operation: &'static str,
-        source: impl Into<io::Error>,
-        hint: &'static str,
-    ) -> PortError {
-        PortError::System {
-            interface: interface.to_owned(),
-            operation,
-            source: source.into(),
-            hint,
-        }
     }
 }

@@ -10,9 +10,12 @@
 //!
 //! Must not know: flows, bridges, workers, configuration files.
 
+mod afxdp_port;
+mod afxdp_queue;
 pub mod checksum;
 pub mod counters;
 pub mod error;
+mod handle;
 pub mod links;
 pub mod memory;
 pub mod netdev;
@@ -25,6 +28,9 @@ pub mod tap;
 pub mod trace;
 pub mod vnet;
 
+pub use afxdp_port::AfxdpConfig;
+pub use afxdp_queue::AfxdpQueue;
 pub use counters::{PortCounters, PortDrop, QueueCounters};
 pub use error::PortError;
+pub use handle::{PortHandle, PortKind, PortState, PortStatus, PortSystem, Reaction};
 pub use queue::{BURST, Burst, Queue, RxStatus};

@@ -259,8 +259,6 @@ impl MemoryQueue {
     pub(crate) fn counters(&self) -> &Arc<QueueCounters> {
         &self.counters
     }
-
-    pub(crate) fn close(self) {}
 }
 
 fn rx_injected(

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use afxdp::{FramePool, Packet};
 use arrayvec::ArrayVec;
 
+use crate::afxdp_queue::AfxdpQueue;
 use crate::counters::QueueCounters;
 use crate::memory::MemoryQueue;
 use crate::pcap::PcapQueue;
@@ -45,7 +46,10 @@ pub enum RxStatus {
 
 /// One queue of a port.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // A worker has few; an indirection would cost every burst.
 pub enum Queue {
+    /// Of an interface, by an AF_XDP socket.
+    Afxdp(AfxdpQueue),
     /// Of a tap that the switch owns.
     Tap(TapQueue),
     /// In this process.
@@ -58,6 +62,7 @@ pub enum Queue {
 macro_rules! each {
     ($self:expr, $q:ident => $call:expr) => {
         match $self {
+            Queue::Afxdp($q) => $call,
             Queue::Tap($q) => $call,
             Queue::Memory($q) => $call,
             Queue::Pcap($q) => $call,
@@ -79,14 +84,15 @@ impl Queue {
         each!(self, q => q.tx_burst(pool, burst))
     }
 
-    /// Once in each round of the worker: start what was given to transmit, take sent frames back,
-    /// give the device free ones.
+    /// Start what was given to transmit, take sent frames back, give the device free ones. Once in
+    /// each round in which the queue received or was given packets; `true`: call it again in the
+    /// next round, as something is left to do.
     #[inline]
-    pub fn flush(&mut self, pool: &mut FramePool) {
+    pub fn flush(&mut self, pool: &mut FramePool) -> bool {
         match self {
-            Queue::Tap(_) | Queue::Memory(_) | Queue::Pcap(_) => {}
+            Queue::Afxdp(q) => q.flush(pool),
+            Queue::Tap(_) | Queue::Memory(_) | Queue::Pcap(_) => false,
         }
-        let _ = pool;
     }
 
     /// Whether the queue is only read after [`Queue::set_ready`].
@@ -103,7 +109,9 @@ impl Queue {
         }
     }
 
-    /// What to watch (for reading) while the worker sleeps; `None` if nothing can ever come.
+    /// What to watch (for reading) while the worker sleeps; `None` if there is nothing to watch.
+    /// The descriptor of a queue that has said [`RxStatus::Gone`] may be ready for ever: stop
+    /// watching it then.
     pub fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         each!(self, q => q.poll_fd())
     }
@@ -116,14 +124,15 @@ impl Queue {
 
     /// About once a second: bring counters that the kernel keeps up to date.
     pub fn housekeeping(&mut self) {
-        match self {
-            Queue::Tap(_) | Queue::Memory(_) | Queue::Pcap(_) => {}
+        if let Queue::Afxdp(q) = self {
+            q.housekeeping();
         }
     }
 
     /// Frames that the queue holds: in its rings, or waiting to be sent.
     pub fn frames_held(&self) -> usize {
         match self {
+            Queue::Afxdp(q) => q.frames_held(),
             Queue::Tap(_) | Queue::Memory(_) | Queue::Pcap(_) => 0,
         }
     }
@@ -135,7 +144,10 @@ impl Queue {
 
     /// End the queue. All of its frames go back to the pool.
     pub fn close(self, pool: &mut FramePool) {
-        let _ = pool;
-        each!(self, q => q.close());
+        match self {
+            Queue::Afxdp(q) => q.close(pool),
+            Queue::Tap(_) | Queue::Memory(_) => {}
+            Queue::Pcap(q) => q.close(),
+        }
     }
 }

@@ -270,7 +270,7 @@ impl TapQueue {
     }
 
     pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        (!self.gone).then(|| self.fd.as_fd())
+        Some(self.fd.as_fd())
     }
 
     /// The descriptor is watched level-triggered: whatever waits keeps it readable.
@@ -281,8 +281,6 @@ impl TapQueue {
     pub(crate) fn counters(&self) -> &Arc<QueueCounters> {
         &self.counters
     }
-
-    pub(crate) fn close(self) {}
 }
 
 /// Whether an unfinished checksum's field lies in the first buffer of a frame of `len` bytes.

@@ -1,0 +1,347 @@
+//! How is an existing interface made a port, and given back?
+//!
+//! Taken over ([`crate::takeover`]), given the XDP program, one socket per receive queue entered
+//! into it. Nothing is left behind when a step fails, or when the port is closed.
+//!
+//! A tagged frame must never arrive untagged: where neither the program nor the interface's
+//! settings can guarantee that, the port is refused.
+//!
+//! Must not know: how packets are received and sent, states of a port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use afxdp::{
+    AttachMode, AttachOptions, Attachment, BindMode, CHUNK_DATA, Error, Operation, Socket,
+    SocketConfig, VlanRestore, XdpMode,
+};
+
+use crate::afxdp_queue::{AfxdpQueue, OVERHEAD, Shared};
+use crate::checksum::VxlanPorts;
+use crate::counters::QueueCounters;
+use crate::error::PortError;
+use crate::handle::{FillBudget, PortSystem, counter};
+use crate::links::Link;
+use crate::takeover::Takeover;
+
+/// Entries of the receive ring (the fill budget limits it further) and of the transmit ring.
+const RX_RING: u32 = 2048;
+const TX_RING: u32 = 1024;
+/// Drivers whose other end is a kernel stack on this machine, so that checksums come unfinished
+/// and may be left unfinished.
+const KERNEL_PEERS: [&str; 10] =
+    ["veth", "tun", "netkit", "bridge", "macvlan", "macvtap", "ipvlan", "dummy", "ifb", "team"];
+
+/// How an interface is to be driven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AfxdpConfig {
+    /// Where the XDP program runs.
+    pub mode: AttachMode,
+    /// Take the interface although tags that the kernel holds beside frames may be lost. Only for
+    /// interfaces on which no VLAN separates anything.
+    pub accept_tag_loss: bool,
+    /// UDP ports behind which VXLAN's inner packets have their checksums finished.
+    pub vxlan_ports: VxlanPorts,
+}
+
+/// An open port.
+pub(crate) struct Opened {
+    pub(crate) device: Device,
+    pub(crate) queues: Vec<AfxdpQueue>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Control's side of an open port.
+#[derive(Debug)]
+pub(crate) struct Device {
+    ifindex: u32,
+    attachment: Option<Attachment>,
+    takeover: Takeover,
+    shared: Arc<Shared>,
+    driver: String,
+    mode: XdpMode,
+    frags: bool,
+    zero_copy: bool,
+    queues: usize,
+    /// Frames reserved for the queues' fill rings.
+    reserved: u32,
+}
+
+/// Make an interface a port.
+///
+/// # Errors
+/// Why it cannot be one. The interface is as it was then.
+pub(crate) fn open(
+    name: &str,
+    config: &AfxdpConfig,
+    system: &mut PortSystem,
+    counters: &mut Vec<Arc<QueueCounters>>,
+) -> Result<Opened, PortError> {
+    let ifindex = system.devs.require(name)?;
+    let link = system.links.look_up(name)?;
+    let link = link.ok_or_else(|| PortError::NoSuchInterface { interface: name.to_owned() })?;
+    let mut warnings = address_warnings(name, &link, system);
+    let mut takeover = Takeover::new(&system.devs, name)?;
+    let mut reserved = 0;
+    let opening = Opening { name, config, ifindex, link: &link };
+    match opening.run(system, &mut takeover, &mut reserved, counters) {
+        Ok((made, queues)) => {
+            warnings.extend(made.warnings(name));
+            warnings.extend(takeover.warnings().iter().cloned());
+            let device = Device {
+                ifindex,
+                mode: made.attachment.mode(),
+                attachment: Some(made.attachment),
+                takeover,
+                shared: made.shared,
+                driver: made.driver,
+                frags: made.frags,
+                zero_copy: made.zero_copy,
+                queues: queues.len(),
+                reserved,
+            };
+            Ok(Opened { device, queues, warnings })
+        }
+        Err(e) => {
+            system.budget.release(reserved);
+            takeover.restore(&system.devs);
+            Err(e)
+        }
+    }
+}
+
+/// What users should know who gave a host's own interface to the switch.
+fn address_warnings(name: &str, link: &Link, system: &mut PortSystem) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let link_local = |a: &std::net::IpAddr| match a {
+        std::net::IpAddr::V4(_) => false,
+        std::net::IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let addresses = system.links.addresses(link.ifindex).unwrap_or_default();
+    let shown: Vec<String> =
+        addresses.iter().filter(|a| !link_local(a)).map(ToString::to_string).collect();
+    if !shown.is_empty() {
+        warnings.push(format!(
+            "{name} carries IP addresses ({}): the host gets no packets for them any more; move \
+             them to the bridge's internal interface",
+            shown.join(", ")
+        ));
+    }
+    if let Some(master) = link.master.and_then(|m| system.devs.name(m)) {
+        warnings.push(format!("{name} belongs to {master}, which gets no packets any more"));
+    }
+    warnings
+}
+
+/// One attempt.
+struct Opening<'a> {
+    name: &'a str,
+    config: &'a AfxdpConfig,
+    ifindex: u32,
+    link: &'a Link,
+}
+
+/// What an attempt made.
+struct Made {
+    attachment: Attachment,
+    shared: Arc<Shared>,
+    driver: String,
+    frags: bool,
+    zero_copy: bool,
+}
+
+impl Opening<'_> {
+    fn run(
+        &self,
+        system: &mut PortSystem,
+        takeover: &mut Takeover,
+        reserved: &mut u32,
+        counters: &mut Vec<Arc<QueueCounters>>,
+    ) -> Result<(Made, Vec<AfxdpQueue>), PortError> {
+        let driver = system.devs.driver(self.name)?;
+        let kernel_peer = KERNEL_PEERS.contains(&driver.as_str());
+        let channels = system.devs.rx_queues(self.name)?;
+        let queues = channels.unwrap_or(self.link.rx_queues);
+        let (attachment, frags) = self.attach(queues, kernel_peer)?;
+        self.check_tags(&attachment)?;
+        if attachment.mode() == XdpMode::Generic {
+            takeover.for_generic_mode(&system.devs, self.name);
+        }
+        let mut sockets = Vec::new();
+        for queue in 0..queues {
+            let share = system.budget.reserve().ok_or_else(|| self.no_frames(system))?;
+            *reserved += share;
+            match self.socket(queue, share, frags, kernel_peer, system) {
+                Ok(socket) => sockets.push(socket),
+                // The driver did not say how many queues are in use: it has no more.
+                Err(e) if channels.is_none() && queue > 0 && e.errno() == Some(libc::EINVAL) => {
+                    *reserved -= share;
+                    system.budget.release(share);
+                    break;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let zero_copy = sockets.iter().all(Socket::is_zero_copy);
+        let shared = Arc::new(Shared { mtu: AtomicU32::new(self.link.mtu) });
+        let mut pool = system.region.pool();
+        let mut made = Vec::new();
+        for mut socket in sockets {
+            socket.refill(&mut pool);
+            attachment.insert(socket.queue(), &socket)?;
+            let counters = counter(counters, made.len());
+            let peer = kernel_peer.then_some(self.config.vxlan_ports);
+            made.push(AfxdpQueue::new(socket, shared.clone(), peer, counters));
+        }
+        Ok((Made { attachment, shared, driver, frags, zero_copy }, made))
+    }
+
+    /// Attach the program. It takes frames of several buffers where the MTU needs it; and on
+    /// software interfaces wherever it can be had, so that the MTU can be raised later.
+    fn attach(&self, queues: u32, software: bool) -> Result<(Attachment, bool), PortError> {
+        let needed = !fits_one_buffer(self.link.mtu);
+        let options =
+            AttachOptions { mode: self.config.mode, queues, frags: true, restore_vlan: true };
+        if needed || software {
+            match Attachment::attach(self.ifindex, &options) {
+                Ok(a) => return Ok((a, true)),
+                Err(e @ Error::Busy { .. }) => return Err(e.into()),
+                Err(e) if needed => return Err(e.into()),
+                Err(_) => {}
+            }
+        }
+        let options = AttachOptions { frags: false, ..options };
+        Ok((Attachment::attach(self.ifindex, &options)?, false))
+    }
+
+    fn check_tags(&self, attachment: &Attachment) -> Result<(), PortError> {
+        match attachment.vlan_restore() {
+            VlanRestore::Unavailable(gap) if !self.config.accept_tag_loss => {
+                Err(PortError::Refused {
+                    interface: self.name.to_owned(),
+                    why: format!(
+                        "VLAN tags could be lost in {} XDP mode ({gap}), so that frames would \
+                         reach networks that they do not belong to; {}options:accept-tag-loss=true \
+                         takes the interface all the same",
+                        attachment.mode(),
+                        match self.config.mode {
+                            AttachMode::Generic => "try options:xdp-mode=native, or ",
+                            _ => "",
+                        }
+                    ),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn socket(
+        &self,
+        queue: u32,
+        fill_budget: u32,
+        frags: bool,
+        kernel_peer: bool,
+        system: &PortSystem,
+    ) -> Result<Socket, Error> {
+        let config = SocketConfig {
+            rx_size: RX_RING,
+            tx_size: TX_RING,
+            fill_size: FillBudget::MOST,
+            comp_size: TX_RING,
+            fill_budget,
+            // Software interfaces know copy mode only.
+            mode: if kernel_peer { BindMode::Copy } else { BindMode::ZeroCopyPreferred },
+            need_wakeup: true,
+            tx_metadata: kernel_peer,
+            frags,
+        };
+        let open = |config| Socket::open(self.ifindex, queue, system.region.clone(), config);
+        match open(config) {
+            // Kernels before 6.11 do not know of metadata.
+            Err(Error::System { operation: Operation::RegisterMemory, source, .. })
+                if config.tx_metadata && source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                open(SocketConfig { tx_metadata: false, ..config })
+            }
+            result => result,
+        }
+    }
+
+    fn no_frames(&self, system: &PortSystem) -> PortError {
+        PortError::Refused {
+            interface: self.name.to_owned(),
+            why: format!(
+                "no frames are left for its receive queue: the other ports hold their share of \
+                 all {}; start the daemon with a larger --umem",
+                system.region.chunks()
+            ),
+        }
+    }
+}
+
+impl Made {
+    fn warnings(&self, name: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(e) = self.attachment.native_refused() {
+            warnings.push(format!("{name} runs in generic XDP mode, which is slower: {e}"));
+        }
+        if self.attachment.mode() == XdpMode::Generic && KERNEL_PEERS.contains(&&*self.driver) {
+            warnings.push(format!(
+                "{name}: generic XDP mode drops frames that a sender's segmentation offload \
+                 made larger than the MTU"
+            ));
+        }
+        if let VlanRestore::Unavailable(gap) = self.attachment.vlan_restore() {
+            warnings.push(format!("{name}: VLAN tags may be lost: {gap}"));
+        }
+        warnings
+    }
+}
+
+/// Whether frames of that MTU fit into one buffer, with two VLAN tags.
+fn fits_one_buffer(mtu: u32) -> bool {
+    mtu.saturating_add(OVERHEAD + 4) as usize <= CHUNK_DATA
+}
+
+impl Device {
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    pub(crate) fn xdp_mode(&self) -> &'static str {
+        match self.mode {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+
+    pub(crate) fn is_zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
+    pub(crate) fn queues(&self) -> usize {
+        self.queues
+    }
+
+    pub(crate) fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The interface's MTU has changed; whether the port can go on as it is.
+    pub(crate) fn set_mtu(&self, mtu: u32) -> bool {
+        self.shared.mtu.store(mtu, Ordering::Relaxed);
+        self.frags || fits_one_buffer(mtu)
+    }
+
+    /// Take the program off: no more frames come.
+    pub(crate) fn detach(mut self) -> Device {
+        self.attachment = None;
+        self
+    }
+
+    /// Put the interface back as it was, once the sockets are closed.
+    pub(crate) fn restore(self, system: &mut PortSystem) {
+        system.budget.release(self.reserved);
+        self.takeover.restore(&system.devs);
+    }
+}
