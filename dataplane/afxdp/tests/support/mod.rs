@@ -209,7 +209,15 @@ impl Raw {
         assert_eq!(n, frame.len() as isize, "{}", std::io::Error::last_os_error());
     }
 
-    /// The next frame of an experimental type or VLAN, or `None` after two seconds.
+    /// Send, or `false` if the interface is gone or down. A full queue is tried again.
+    pub fn try_send(&self, frame: &[u8]) -> bool {
+        // SAFETY: a live slice.
+        let n = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        let full = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS);
+        n >= 0 || full
+    }
+
+    /// The next frame, or `None` after two seconds.
     pub fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0u8; 65536];
         // SAFETY: a live buffer of that size.
