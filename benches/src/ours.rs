@@ -126,6 +126,11 @@ impl Bench {
         Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets }
     }
 
+    /// Packets received so far.
+    pub fn received(&self) -> u64 {
+        self.input.read().rx_packets
+    }
+
     /// The worker's counters.
     pub fn counters(&self) -> &engine::WorkerCounters {
         &self.shared.workers[0].counters

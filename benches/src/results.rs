@@ -37,6 +37,8 @@ pub struct Line {
     /// TSC cycles per packet.
     pub cycles: Option<f64>,
     pub peer_cycles: Option<f64>,
+    /// Instructions per packet of the switch, counted by callgrind where that was asked for.
+    pub instructions: Option<f64>,
     /// (largest − smallest) / median of the rounds, the larger of both sides.
     pub spread: Option<f64>,
 }
@@ -55,13 +57,14 @@ impl Line {
             ratio: rate.zip(peer_rate).map(|(a, b)| a / b),
             cycles: ours.cycles(),
             peer_cycles: theirs.cycles(),
+            instructions: None,
             spread: spreads.into_iter().flatten().reduce(f64::max),
         }
     }
 
     /// Above the lines of a table.
-    pub const HEAD: &str =
-        "row                    peer          ours     peer  unit    ratio  cycles    peer  spread";
+    pub const HEAD: &str = "row                    peer          ours     peer  unit    ratio  cycles    \
+                            peer  spread  instr";
 
     /// One line of the table.
     pub fn text(&self) -> String {
@@ -69,7 +72,7 @@ impl Line {
             value.map_or_else(|| String::from("-"), |v| format!("{v:.digits$}"))
         };
         format!(
-            "{:22} {:10} {:>7} {:>8}  {:6} {:>6} {:>7} {:>7} {:>7}",
+            "{:22} {:10} {:>7} {:>8}  {:6} {:>6} {:>7} {:>7} {:>7} {:>6}",
             self.row,
             self.peer,
             number(self.mpps, 2),
@@ -79,6 +82,7 @@ impl Line {
             number(self.cycles, 0),
             number(self.peer_cycles, 0),
             self.spread.map_or_else(|| String::from("-"), |s| format!("{:.0} %", s * 100.0)),
+            number(self.instructions, 0),
         )
     }
 }

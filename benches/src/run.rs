@@ -28,6 +28,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Seconds for each measurement.
     pub seconds: u32,
+    /// Count instructions per packet too, by callgrind.
+    pub instructions: bool,
 }
 
 impl Plan {
@@ -127,7 +129,34 @@ fn memory_row(plan: &Plan, row: &Row, peer: Option<&OvsDpdk>, traces: &Path) -> 
         }
     }
     let name = if peer.is_some() { "ovs-dpdk" } else { "none" };
-    Ok(Line::new(&row.name, name, "Mpps", &ours, &theirs))
+    let mut line = Line::new(&row.name, name, "Mpps", &ours, &theirs);
+    if plan.instructions && ours.rate().is_some() {
+        line.instructions = Some(instructions(&row.name, traces)?);
+    }
+    Ok(line)
+}
+
+/// Rounds of a worker whose instructions are counted.
+const COUNTED_ROUNDS: &str = "2000";
+
+/// Instructions per packet of a warm worker, by callgrind: the same on every machine that runs the same
+/// code, however busy it is.
+fn instructions(row: &str, traces: &Path) -> Result<f64> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
+    command.arg("--toggle-collect=membench::counted").arg(rig::programs()?.join("membench"));
+    command.arg(traces).args(["--rounds", COUNTED_ROUNDS, &format!("={row}")]);
+    let out = cmd::output_of(&mut command)?;
+    ensure!(out.status == 0, "membench under callgrind ended with {}: {}", out.status, out.stderr);
+    let collected = out.stderr.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, collected) = collected.context("callgrind does not say what it collected")?;
+    let words: Vec<&str> = out.stdout.split_whitespace().collect();
+    match words.as_slice() {
+        [name, packets, "packets"] if *name == row => {
+            Ok(collected.trim().parse::<f64>()? / packets.parse::<f64>()?)
+        }
+        _ => bail!("membench said: {}", out.stdout),
+    }
 }
 
 /// The switch's own figure, from a process of its own on core 1.

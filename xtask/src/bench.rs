@@ -23,6 +23,9 @@ pub struct BenchArguments {
     /// Seconds of measurement for each row and round
     #[arg(long, default_value_t = 3)]
     seconds: u32,
+    /// Count instructions per packet too (callgrind; slow)
+    #[arg(long)]
+    instructions: bool,
     /// Do not write benches/results/DATE.json
     #[arg(long)]
     no_save: bool,
@@ -54,6 +57,9 @@ pub fn run(arguments: &BenchArguments) -> Result<bool> {
     }
     for peer in &arguments.peer {
         command.arg("--peer").arg(peer);
+    }
+    if arguments.instructions {
+        command.arg("--instructions");
     }
     if !arguments.no_save {
         command.arg("--results").arg(workspace::root().join("benches/results"));

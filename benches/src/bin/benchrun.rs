@@ -31,6 +31,9 @@ struct Arguments {
     /// Seconds of measurement for each row and round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Count instructions per packet too (callgrind; slow)
+    #[arg(long)]
+    instructions: bool,
     /// Write DIR/DATE.json
     #[arg(long)]
     results: Option<PathBuf>,
@@ -124,6 +127,7 @@ fn inside(arguments: &Arguments) -> Result<bool> {
         ours: !arguments.peers_only,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        instructions: arguments.instructions,
     };
     let complete = run::all(&plan, &mut results)?;
     if let Some(dir) = &arguments.results {

@@ -1,5 +1,8 @@
 //! `membench TRACES [--seconds S] [ROW ...]`: the switch's rows from memory, one line each. A row is
 //! named by the beginning of its name, or with `=` before its whole name.
+//!
+//! `membench TRACES --rounds N ROW`: that many rounds of a worker that is warm, and how many packets they
+//! were; for counting instructions, which [`counted`] marks for callgrind's `--toggle-collect`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,12 +12,18 @@ use benches::ours;
 
 fn main() -> ExitCode {
     let mut seconds = 2.0;
+    let mut rounds = None;
     let mut rest = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
         if a == "--seconds" {
             match args.next().and_then(|s| s.parse().ok()) {
                 Some(s) => seconds = s,
+                None => return usage(),
+            }
+        } else if a == "--rounds" {
+            match args.next().and_then(|s| s.parse().ok()) {
+                Some(n) => rounds = Some(n),
                 None => return usage(),
             }
         } else {
@@ -34,6 +43,17 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+        if let Some(rounds) = rounds {
+            bench.publish();
+            // Every flow is seen at least once before it counts.
+            while bench.received() < WARM {
+                bench.rounds(64);
+            }
+            let before = bench.received();
+            counted(&mut bench, rounds);
+            println!("{row:<22} {:>9} packets", bench.received() - before);
+            continue;
+        }
         let m = bench.measure(Duration::from_secs_f64(seconds));
         println!(
             "{row:<22} {:>7.2} Mpps {:>7.0} cycles/pkt  sent {:>3.0}%",
@@ -45,6 +65,15 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Packets before counting begins: twice the longest trace.
+const WARM: u64 = 200_000;
+
+/// The rounds whose instructions are counted.
+#[inline(never)]
+fn counted(bench: &mut ours::Bench, rounds: usize) {
+    bench.rounds(rounds);
+}
+
 /// Whether `wanted` names the row.
 fn names(wanted: &str, row: &str) -> bool {
     match wanted.strip_prefix('=') {
@@ -54,6 +83,6 @@ fn names(wanted: &str, row: &str) -> bool {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: membench TRACES [--seconds S] [ROW ...]");
+    eprintln!("usage: membench TRACES [--seconds S | --rounds N] [ROW ...]");
     ExitCode::from(2)
 }

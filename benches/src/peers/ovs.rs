@@ -162,7 +162,8 @@ impl Ovs {
     /// The last warnings and errors in its log.
     fn complaints(&self) -> String {
         let text = std::fs::read_to_string(self.file("vs.log")).unwrap_or_default();
-        let bad = |line: &&str| ["|WARN|", "|ERR|", "|EMER|"].iter().any(|word| line.contains(word));
+        let bad =
+            |line: &&str| ["|WARN|", "|ERR|", "|EMER|"].iter().any(|word| line.contains(word));
         let lines: Vec<&str> = text.lines().filter(bad).collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
     }

@@ -82,7 +82,7 @@ fn frame(src: Mac, dst: Mac) -> Vec<u8> {
 /// A switch at work between `s0` and `s1`; ends when dropped.
 enum Running {
     Ours(Daemon),
-    Ovs(Ovs),
+    Ovs { _held: Ovs },
     Linux,
     Bare(Child),
 }
@@ -102,7 +102,7 @@ impl Running {
                 for port in ["s0", "s1"] {
                     ovs.port("b", port, "type=afxdp options:xdp-mode=native")?;
                 }
-                Ok(Self::Ovs(ovs))
+                Ok(Self::Ovs { _held: ovs })
             }
             Switch::Linux => {
                 cmd::run(&["ip", "link", "add", "kbr", "type", "bridge"])?;
@@ -139,7 +139,7 @@ impl Drop for Running {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            Self::Ovs(_) => {}
+            Self::Ovs { .. } => {}
         }
     }
 }
