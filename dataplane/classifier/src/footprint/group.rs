@@ -229,7 +229,9 @@ impl Group {
             }
             slot = self.indexes[at].links[slot as usize].1;
         }
-        self.indexes[at].chains.insert(hash, Chain { min, ..chain });
+        if min != chain.min {
+            self.indexes[at].chains.insert(hash, Chain { min, ..chain });
+        }
     }
 
     /// The index over these bits; built if there is none and room for one.

@@ -1,7 +1,9 @@
 //! Which nodes does each dependent depend on?
 //!
 //! Dependents are numbered densely (they are slots of a table of cached decisions), nodes are
-//! too. Lists live in one arena of small chunks, so that a new list costs no allocation.
+//! too. Lists live in one arena of small chunks, so that a new list costs no allocation. Each
+//! emptying of a list begins a new life of the dependent, so that a node that still names it
+//! from an earlier life can tell.
 //!
 //! Invariants: only the first chunk of a list may have room; a chunk is in one list or free.
 
@@ -14,20 +16,44 @@ struct Chunk {
     nodes: [u32; CHUNK],
 }
 
+/// A dependent in one of its lives.
+#[derive(Clone, Copy)]
+pub(super) struct Life {
+    pub(super) dependent: u32,
+    life: u32,
+}
+
+#[derive(Clone, Copy)]
+struct List {
+    /// The first chunk.
+    head: u32,
+    life: u32,
+}
+
 pub(super) struct Lists {
-    heads: Vec<u32>,
+    lists: Vec<List>,
     chunks: Vec<Chunk>,
     free: u32,
 }
 
 impl Lists {
     pub(super) fn new() -> Self {
-        Lists { heads: Vec::new(), chunks: Vec::new(), free: NONE }
+        Lists { lists: Vec::new(), chunks: Vec::new(), free: NONE }
+    }
+
+    fn head(&self, dependent: u32) -> u32 {
+        self.lists.get(dependent as usize).map_or(NONE, |l| l.head)
+    }
+
+    /// Whether the dependent is still in that life.
+    #[inline]
+    pub(super) fn is_current(&self, life: Life) -> bool {
+        self.lists.get(life.dependent as usize).is_some_and(|l| l.life == life.life)
     }
 
     /// The nodes of a dependent.
     pub(super) fn iter(&self, dependent: u32) -> impl Iterator<Item = u32> + '_ {
-        let mut at = self.heads.get(dependent as usize).copied().unwrap_or(NONE);
+        let mut at = self.head(dependent);
         let chunks = std::iter::from_fn(move || {
             let chunk = self.chunks.get(at as usize)?;
             at = chunk.next;
@@ -39,7 +65,7 @@ impl Lists {
     /// Whether the dependent's list has the node.
     #[inline]
     pub(super) fn contains(&self, dependent: u32, node: u32) -> bool {
-        let mut at = self.heads.get(dependent as usize).copied().unwrap_or(NONE);
+        let mut at = self.head(dependent);
         while let Some(chunk) = self.chunks.get(at as usize) {
             if chunk.nodes.contains(&node) {
                 return true;
@@ -51,36 +77,44 @@ impl Lists {
 
     /// Add a node that the list has not.
     #[inline]
-    pub(super) fn push(&mut self, dependent: u32, node: u32) {
+    pub(super) fn push(&mut self, dependent: u32, node: u32) -> Life {
         let d = dependent as usize;
-        if d >= self.heads.len() {
-            self.heads.resize(d + 1, NONE);
+        if d >= self.lists.len() {
+            self.lists.resize(d + 1, List { head: NONE, life: 0 });
         }
-        if let Some(chunk) = self.chunks.get_mut(self.heads[d] as usize)
+        let List { head, life } = self.lists[d];
+        let life = Life { dependent, life };
+        if let Some(chunk) = self.chunks.get_mut(head as usize)
             && let Some(room) = chunk.nodes.iter_mut().find(|n| **n == NONE)
         {
             *room = node;
-            return;
+            return life;
         }
-        let mut chunk = Chunk { next: self.heads[d], nodes: [NONE; CHUNK] };
+        let mut chunk = Chunk { next: head, nodes: [NONE; CHUNK] };
         chunk.nodes[0] = node;
+        self.lists[d].head = self.new_chunk(chunk);
+        life
+    }
+
+    fn new_chunk(&mut self, chunk: Chunk) -> u32 {
         match self.chunks.get_mut(self.free as usize) {
             Some(room) => {
-                self.heads[d] = self.free;
-                self.free = room.next;
+                let at = std::mem::replace(&mut self.free, room.next);
                 *room = chunk;
+                at
             }
             None => {
-                self.heads[d] = self.chunks.len() as u32;
                 self.chunks.push(chunk);
+                self.chunks.len() as u32 - 1
             }
         }
     }
 
     /// Empty a dependent's list into `out`.
     pub(super) fn take(&mut self, dependent: u32, out: &mut Vec<u32>) {
-        let Some(head) = self.heads.get_mut(dependent as usize) else { return };
-        let mut at = std::mem::replace(head, NONE);
+        let Some(list) = self.lists.get_mut(dependent as usize) else { return };
+        list.life = list.life.wrapping_add(1);
+        let mut at = std::mem::replace(&mut list.head, NONE);
         while let Some(chunk) = self.chunks.get_mut(at as usize) {
             out.extend(chunk.nodes.iter().copied().take_while(|n| *n != NONE));
             let next = std::mem::replace(&mut chunk.next, self.free);
@@ -91,6 +125,6 @@ impl Lists {
 
     /// Bytes held, free ones included.
     pub(super) fn bytes(&self) -> usize {
-        self.heads.capacity() * 4 + self.chunks.capacity() * size_of::<Chunk>()
+        self.lists.capacity() * size_of::<List>() + self.chunks.capacity() * size_of::<Chunk>()
     }
 }

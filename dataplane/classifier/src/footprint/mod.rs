@@ -12,7 +12,7 @@
 //! consulted the same bits are a group; a change is one or few hash lookups in each group.
 //!
 //! Invariants: a node has at least one dependent; a (table, bits, values) is one node; a node's
-//! list has all of its dependents, and perhaps some that are gone, until it is compacted.
+//! list has all of its dependents, and perhaps some that are gone, at most as many and a few.
 //!
 //! Writer: the worker that owns it; there is no sharing. Must not know: what a decision is, what
 //! a rule does, when a decision is made again.
@@ -25,16 +25,19 @@ mod table;
 use flow::{FlowKey, Match};
 use group::{Common, Group};
 use hashbrown::{HashMap, HashTable};
-use lists::Lists;
+use lists::{Life, Lists};
 use nodes::hash_values;
 use smallvec::SmallVec;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use table::Table;
 
 const NONE: u32 = u32::MAX;
 /// Stands for the group in a node of a key.
 const KEYS: u32 = u32::MAX - 1;
-/// Dependents that may be gone before a node's list is compacted, besides half of it.
+/// Dependents that may be gone before a node's list is looked through, besides half of it.
 const SLACK: usize = 16;
+/// Dependents that are looked through at a time, so that no removal takes long.
+const SWEEP: usize = 256;
 /// Groups without visits that are kept, besides as many as have some.
 const EMPTY_GROUPS: usize = 64;
 
@@ -87,7 +90,9 @@ struct Node {
     same_rule: (u32, u32),
     /// How many of `dependents` are so.
     live: u32,
-    dependents: SmallVec<[u32; 4]>,
+    /// How far `dependents` has been looked through.
+    swept: u32,
+    dependents: SmallVec<[Life; 2]>,
 }
 
 /// Sizes, for statistics.
@@ -124,6 +129,8 @@ pub struct Footprints {
     tables: HashMap<u32, Table>,
     /// Changes so far: the clock of the indexes.
     now: u64,
+    /// Start of all hashes: packets must not be able to choose what collides.
+    seed: u64,
     scratch: Vec<u32>,
 }
 
@@ -134,9 +141,15 @@ impl Default for Footprints {
 }
 
 impl Footprints {
-    /// Nothing recorded.
+    /// Nothing recorded; hashes begin with a random number.
     pub fn new() -> Self {
+        Self::with_seed(RandomState::new().build_hasher().finish())
+    }
+
+    /// Nothing recorded; hashes begin with this number.
+    pub fn with_seed(seed: u64) -> Self {
         Footprints {
+            seed,
             lists: Lists::new(),
             nodes: Vec::new(),
             free_node: NONE,
@@ -156,7 +169,7 @@ impl Footprints {
 
     /// Forget everything.
     pub fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self::with_seed(self.seed);
     }
 
     /// Record that a decision was made from a lookup of `key` in `table` that consulted the bits
@@ -177,7 +190,7 @@ impl Footprints {
     ) -> VisitId {
         let group = self.group(table, wc);
         let g = &self.groups[group as usize];
-        let hash = hash_values(group, g.mask.iter().map(|(w, m)| key.word(w) & m));
+        let hash = hash_values(self.seed, group, g.mask.iter().map(|(w, m)| key.word(w) & m));
         let (nodes, groups) = (&self.nodes, &self.groups);
         let found = self.by_value.find(hash, |n| {
             let node = &nodes[*n as usize];
@@ -197,7 +210,7 @@ impl Footprints {
     /// Record that a decision was made from other state, which the caller names by a hash. Equal
     /// hashes of different state only make more decisions stale than need be.
     pub fn add_dep(&mut self, key: u64, dependent: u32) {
-        let hash = hash_values(KEYS, std::iter::once(key));
+        let hash = hash_values(self.seed, KEYS, std::iter::once(key));
         let node = match self.find_key(key, hash) {
             Some(node) => node,
             None => {
@@ -220,7 +233,7 @@ impl Footprints {
             if node.live == 0 {
                 self.free_node(n);
             } else if node.dependents.len() > 2 * node.live as usize + SLACK {
-                self.compact(n);
+                self.sweep(n);
             }
         }
         self.scratch = nodes;
@@ -243,7 +256,7 @@ impl Footprints {
 
     /// Call `out` with every decision that depends on the key.
     pub fn touched_dep(&mut self, key: u64, out: &mut impl FnMut(u32)) {
-        let hash = hash_values(KEYS, std::iter::once(key));
+        let hash = hash_values(self.seed, KEYS, std::iter::once(key));
         if let Some(node) = self.find_key(key, hash) {
             self.emit(node, out);
         }
@@ -275,7 +288,7 @@ impl Footprints {
         let spilled = self.nodes.iter().filter(|n| n.dependents.spilled());
         let bytes = self.lists.bytes()
             + self.nodes.capacity() * size_of::<Node>()
-            + spilled.map(|n| n.dependents.capacity() * 4).sum::<usize>()
+            + spilled.map(|n| n.dependents.capacity() * size_of::<Life>()).sum::<usize>()
             + self.by_value.capacity() * 5
             + self.by_rule.capacity() * 17
             + self.groups.iter().map(Group::bytes).sum::<usize>();
@@ -284,22 +297,32 @@ impl Footprints {
     }
 
     fn emit(&mut self, n: u32, out: &mut impl FnMut(u32)) {
-        let node = &self.nodes[n as usize];
+        let node = &mut self.nodes[n as usize];
         if node.dependents.len() != node.live as usize {
-            self.compact(n);
+            node.dependents.retain(|d| self.lists.is_current(*d));
+            node.dependents.shrink_to_fit();
         }
-        self.nodes[n as usize].dependents.iter().for_each(|d| out(*d));
+        node.dependents.iter().for_each(|d| out(d.dependent));
     }
 
-    /// Drop the dependents that are gone, and double ones, from a node's list.
-    fn compact(&mut self, n: u32) {
-        let lists = &self.lists;
-        let dependents = &mut self.nodes[n as usize].dependents;
-        dependents.sort_unstable();
-        dependents.dedup();
-        dependents.retain(|d| lists.contains(*d, n));
-        dependents.shrink_to_fit();
-        debug_assert_eq!(dependents.len(), self.nodes[n as usize].live as usize);
+    /// Drop some of the dependents that are gone from a node's list.
+    fn sweep(&mut self, n: u32) {
+        let Node { dependents, swept, .. } = &mut self.nodes[n as usize];
+        let mut at = *swept as usize;
+        for _ in 0..SWEEP {
+            match dependents.get(at) {
+                None => {
+                    at = 0;
+                    break;
+                }
+                Some(d) if self.lists.is_current(*d) => at += 1,
+                Some(_) => drop(dependents.swap_remove(at)),
+            }
+        }
+        *swept = at as u32;
+        if dependents.capacity() > 4 * dependents.len() + SLACK {
+            dependents.shrink_to_fit();
+        }
     }
 
     fn visits_of(&self, table: u32, rule: u64, out: &mut Vec<u32>) {
@@ -321,7 +344,8 @@ impl Footprints {
                 continue;
             }
             if let Common::All = common {
-                let hash = hash_values(*g, group.mask.iter().map(|(w, m2)| m.word(w).0 & m2));
+                let hash =
+                    hash_values(self.seed, *g, group.mask.iter().map(|(w, m2)| m.word(w).0 & m2));
                 let nodes = &self.nodes;
                 let found = self.by_value.find(hash, |n| {
                     let node = &nodes[*n as usize];

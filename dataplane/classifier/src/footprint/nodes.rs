@@ -12,24 +12,24 @@ use flow::key::mix;
 use flow::sparse::mix_word;
 use smallvec::SmallVec;
 
-fn hash_mask(table: u32, map: u64, words: impl Iterator<Item = u64>) -> u64 {
-    words.fold(mix(map ^ 0xa076_1d64_78bd_642f, u64::from(table) ^ 0xe703_7ed1_a0b4_28db), mix_word)
+fn hash_mask(seed: u64, table: u32, map: u64, words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(mix(map ^ seed, u64::from(table) ^ 0xe703_7ed1_a0b4_28db), mix_word)
 }
 
-pub(super) fn hash_values(group: u32, values: impl Iterator<Item = u64>) -> u64 {
-    values.fold(mix(u64::from(group) ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3), mix_word)
+pub(super) fn hash_values(seed: u64, group: u32, values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(mix(u64::from(group) ^ seed, 0x8ebc_6af0_9c88_c6e3), mix_word)
 }
 
-fn hash_node(groups: &[Group], node: &Node) -> u64 {
+fn hash_node(seed: u64, groups: &[Group], node: &Node) -> u64 {
     if node.group == KEYS {
-        return hash_values(KEYS, std::iter::once(node.rule));
+        return hash_values(seed, KEYS, std::iter::once(node.rule));
     }
     let values = groups[node.group as usize].slot(node.slot);
-    hash_values(node.group, values.iter().copied())
+    hash_values(seed, node.group, values.iter().copied())
 }
 
-fn hash_group(group: &Group) -> u64 {
-    hash_mask(group.table, group.mask.map(), group.mask.iter().map(|(_, m)| m))
+fn hash_group(seed: u64, group: &Group) -> u64 {
+    hash_mask(seed, group.table, group.mask.map(), group.mask.iter().map(|(_, m)| m))
 }
 
 impl Footprints {
@@ -37,9 +37,9 @@ impl Footprints {
         if self.lists.contains(dependent, n) {
             return;
         }
-        self.lists.push(dependent, n);
+        let life = self.lists.push(dependent, n);
         let node = &mut self.nodes[n as usize];
-        node.dependents.push(dependent);
+        node.dependents.push(life);
         node.live += 1;
         self.edges += 1;
     }
@@ -53,8 +53,8 @@ impl Footprints {
     }
 
     pub(super) fn insert_by_value(&mut self, hash: u64, node: u32) {
-        let (nodes, groups) = (&self.nodes, &self.groups);
-        self.by_value.insert_unique(hash, node, |n| hash_node(groups, &nodes[*n as usize]));
+        let (seed, nodes, groups) = (self.seed, &self.nodes, &self.groups);
+        self.by_value.insert_unique(hash, node, |n| hash_node(seed, groups, &nodes[*n as usize]));
     }
 
     pub(super) fn new_node(&mut self, group: u32, slot: u32, rule: u64) -> u32 {
@@ -65,6 +65,7 @@ impl Footprints {
             rule,
             same_rule: (NONE, NONE),
             live: 0,
+            swept: 0,
             dependents: SmallVec::new(),
         };
         match self.nodes.get_mut(self.free_node as usize) {
@@ -112,7 +113,7 @@ impl Footprints {
     }
 
     pub(super) fn free_node(&mut self, n: u32) {
-        let hash = hash_node(&self.groups, &self.nodes[n as usize]);
+        let hash = hash_node(self.seed, &self.groups, &self.nodes[n as usize]);
         if let Ok(entry) = self.by_value.find_entry(hash, |x| *x == n) {
             entry.remove();
         }
@@ -129,6 +130,7 @@ impl Footprints {
             rule: 0,
             same_rule: (NONE, NONE),
             live: 0,
+            swept: 0,
             dependents: SmallVec::new(),
         };
         self.free_node = n;
@@ -170,7 +172,7 @@ impl Footprints {
     /// The group of a table and the bits consulted.
     pub(super) fn group(&mut self, table: u32, wc: &FlowKey) -> u32 {
         let map = wc.nonzero_map();
-        let hash = hash_mask(table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
+        let hash = hash_mask(self.seed, table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
         let is = |g: &u32| {
             let group = &self.groups[*g as usize];
             group.table == table
@@ -200,8 +202,8 @@ impl Footprints {
             }
         };
         self.empty_groups += 1;
-        let groups = &self.groups;
-        self.by_mask.insert_unique(hash, g, |g| hash_group(&groups[*g as usize]));
+        let (seed, groups) = (self.seed, &self.groups);
+        self.by_mask.insert_unique(hash, g, |g| hash_group(seed, &groups[*g as usize]));
         self.tables.entry(table).or_insert_with(Table::new).add(g);
         g
     }
