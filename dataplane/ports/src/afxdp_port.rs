@@ -217,17 +217,18 @@ impl Opening<'_> {
     fn check_tags(&self, attachment: &Attachment) -> Result<(), PortError> {
         match attachment.vlan_restore() {
             VlanRestore::Unavailable(gap) if !self.config.accept_tag_loss => {
+                let native = match (self.config.mode, attachment.native_refused()) {
+                    (_, Some(e)) => format!("native mode was refused: {e}; "),
+                    (AttachMode::Generic, _) => "try options:xdp-mode=native; ".to_owned(),
+                    _ => String::new(),
+                };
                 Err(PortError::Refused {
                     interface: self.name.to_owned(),
                     why: format!(
-                        "VLAN tags could be lost in {} XDP mode ({gap}), so that frames would \
-                         reach networks that they do not belong to; {}options:accept-tag-loss=true \
-                         takes the interface all the same",
+                        "in {} XDP mode VLAN tags could be lost ({gap}), and frames would reach \
+                         networks that they do not belong to; {native}\
+                         options:accept-tag-loss=true takes the interface all the same",
                         attachment.mode(),
-                        match self.config.mode {
-                            AttachMode::Generic => "try options:xdp-mode=native, or ",
-                            _ => "",
-                        }
                     ),
                 })
             }
