@@ -25,8 +25,8 @@ pub mod table;
 pub use config::{Kind, TunnelConfig};
 pub use decap::{Decap, decap};
 pub use encap::{Encap, Outer, Sender};
-//pub use neigh::NeighTable;
-//pub use route::RouteTable;
+pub use neigh::NeighTable;
+pub use route::RouteTable;
 pub use table::TunnelTable;
 
 /// Bits of a tunnel's flags in the flow key (`tun_flags`). The first is the only one that
