@@ -1,7 +1,6 @@
 //! What the workers and the clock bring: addresses learned, flows learned, time that is over.
 
 use engine::Event;
-use ofproto::program::DpPort;
 
 use super::EngineBackend;
 
@@ -25,14 +24,6 @@ impl EngineBackend {
                 Event::PacketIn(_) => {}
                 Event::PortGone(dp) => self.port_gone(dp),
             }
-        }
-    }
-
-    /// A queue says that its device is gone.
-    fn port_gone(&mut self, dp: DpPort) {
-        let name = self.open.iter().find(|(_, o)| o.dp == dp).map(|(n, _)| n.clone());
-        if let Some(name) = name {
-            self.lose_device(&name, "the interface is gone");
         }
     }
 

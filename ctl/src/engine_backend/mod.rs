@@ -158,7 +158,7 @@ impl EngineBackend {
         self.switch.set_settings(id, translate::bridge(&new.settings));
         let settings = local_settings(new);
         if let Some(opened) = self.open.get_mut(name) {
-            opened.set_interface(name, &settings, &self.devices)?;
+            opened.set_interface(&settings, &self.devices.system)?;
         }
         self.show_port(name, &settings);
         Ok(())
@@ -223,7 +223,7 @@ impl EngineBackend {
             return added;
         }
         if let Some(opened) = self.open.get_mut(name) {
-            opened.set_interface(name, &new.settings, &self.devices)?;
+            opened.set_interface(&new.settings, &self.devices.system)?;
         }
         self.show_port(name, &new.settings);
         Ok(())
@@ -322,9 +322,10 @@ impl Backend for EngineBackend {
         self.report(config, method, params)
     }
 
-    fn tick(&mut self, config: &Config, now: Instant) -> Duration {
+    fn tick(&mut self, _config: &Config, now: Instant) -> Duration {
         self.take_events();
-        self.follow_links(config);
+        self.follow_links();
+        self.retry_ports();
         if now.duration_since(self.last_second) >= Duration::from_secs(1) {
             self.last_second = now;
             self.every_second();
@@ -332,22 +333,24 @@ impl Backend for EngineBackend {
         if let Err(e) = self.publish() {
             tracing::error!("{e}");
         }
-        Duration::from_secs(1)
+        Duration::from_millis(500)
     }
 
     fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {
         let engine = self.engine.iter().map(|e| e.shared().control_fd());
-        engine.chain(self.devices.link_fd()).collect()
+        engine.chain([self.devices.system.links.fd()]).collect()
     }
 
     fn shutdown(&mut self) {
         let Some(engine) = self.engine.take() else { return };
-        match engine.stop() {
-            Ok(queues) => queues.into_iter().for_each(|q| q.close(&mut self.pool)),
-            Err(e) => tracing::error!("{e}"),
-        }
-        for (name, opened) in std::mem::take(&mut self.open) {
-            opened.close(&name, &self.devices);
+        let mut queues = engine.stop().unwrap_or_else(|e| {
+            tracing::error!("{e}");
+            Vec::new()
+        });
+        for (_, opened) in std::mem::take(&mut self.open) {
+            // Which queue is whose no longer matters: all are closed.
+            let queues = std::mem::take(&mut queues);
+            opened.close(queues, &mut self.pool, &mut self.devices.system);
         }
     }
 }

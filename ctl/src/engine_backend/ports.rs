@@ -4,40 +4,35 @@
 //! queues are with the workers; when it goes, they are taken back and all of their frames with them,
 //! the port stays configured, and it is opened again when an interface of its name appears.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-use afxdp::Region;
+use afxdp::{AttachMode, Region};
 use ofproto::action::OfPort;
 use ofproto::program::DpPort;
-use ofproto::snapshot::{BridgeId, Port, PortKind};
+use ofproto::snapshot::{BridgeId, Port, PortKind as OfKind};
 use ofproto::vlan::VlanConfig;
-use ports::links::{Change, LinkEvent, LinkWatcher};
-use ports::netdev::{NetDevs, format_mac};
-use ports::tap::{self, Tap, TapConfig};
-use ports::{PortCounters, PortError, Queue, QueueCounters};
+use ports::links::LinkEvent;
+use ports::netdev::format_mac;
+use ports::tap::TapConfig;
+use ports::{
+    AfxdpConfig, PortCounters, PortError, PortHandle, PortKind, PortState as Device, PortSystem,
+    Queue, Reaction,
+};
 
 use super::{EngineBackend, translate};
-use crate::config::Config;
 use crate::error::{CtlError, ErrorKind};
 use crate::report::{LinkState, PortState};
-use crate::schema::{PortSettings, PortType};
+use crate::schema::{PortSettings, PortType, XdpMode};
 
-/// What opening devices needs, and what is known of the kernel's interfaces.
+/// What opening devices needs, and the numbers that are free.
 pub struct Devices {
-    region: Arc<Region>,
-    devs: NetDevs,
-    links: LinkWatcher,
+    pub system: PortSystem,
     /// Datapath port numbers that were used and are free again.
     free: Vec<DpPort>,
     next: u32,
     /// What devices counted that are closed for good.
-    closed: PortCounters,
-}
-
-/// An open device.
-enum Device {
-    Tap(Tap),
+    pub closed: PortCounters,
 }
 
 /// A port with a device, or with one that should be there.
@@ -46,15 +41,8 @@ pub struct Opened {
     pub bridge: BridgeId,
     pub ofport: OfPort,
     pub vlan: VlanConfig,
-    kind: PortType,
     settings: PortSettings,
-    device: Option<Device>,
-    up: bool,
-    mtu: u32,
-    counters: Vec<Arc<QueueCounters>>,
-    /// Why there is no device.
-    error: Option<String>,
-    warnings: Vec<String>,
+    handle: PortHandle,
 }
 
 /// Whether a change of settings means closing and opening the device.
@@ -70,28 +58,35 @@ fn refused(e: PortError) -> CtlError {
         PortError::System { .. } => ErrorKind::System,
         _ => ErrorKind::Invalid,
     };
-    CtlError::new(kind, e.to_string())
+    CtlError::new(kind, format!("port {e}"))
+}
+
+/// What a port is made of, from its settings.
+fn device(name: &str, kind: PortType, settings: &PortSettings) -> Result<PortKind, CtlError> {
+    match kind {
+        PortType::Afxdp => {
+            let mode = match settings.xdp_mode.unwrap_or(XdpMode::BestEffort) {
+                XdpMode::BestEffort => AttachMode::Best,
+                XdpMode::Native | XdpMode::NativeZerocopy => AttachMode::Native,
+                XdpMode::Generic => AttachMode::Generic,
+            };
+            Ok(PortKind::Afxdp(AfxdpConfig { mode, ..AfxdpConfig::default() }))
+        }
+        PortType::Internal => Ok(PortKind::Internal(TapConfig {
+            name: name.to_owned(),
+            mac: settings.mac.map(|m| m.bytes()),
+            mtu: settings.mtu_request,
+        })),
+        kind => {
+            Err(CtlError::internal(format!("port \"{name}\": type {kind} has no device to open")))
+        }
+    }
 }
 
 impl Devices {
     pub fn new(region: Arc<Region>) -> Result<Devices, CtlError> {
-        Ok(Devices {
-            region,
-            devs: NetDevs::new().map_err(refused)?,
-            links: LinkWatcher::new().map_err(refused)?,
-            free: Vec::new(),
-            next: 1,
-            closed: PortCounters::default(),
-        })
-    }
-
-    pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.links.fd())
-    }
-
-    /// What devices counted that are closed for good.
-    pub fn closed_counters(&self) -> PortCounters {
-        self.closed
+        let system = PortSystem::new(region).map_err(refused)?;
+        Ok(Devices { system, free: Vec::new(), next: 1, closed: PortCounters::default() })
     }
 
     fn number(&mut self) -> DpPort {
@@ -108,73 +103,71 @@ impl Opened {
         Port {
             ofport: self.ofport,
             name: name.into(),
-            kind: PortKind::Datapath(self.dp),
+            kind: OfKind::Datapath(self.dp),
             vlan: self.vlan.clone(),
-            up: self.up && self.device.is_some(),
+            up: *self.handle.state() == Device::Up,
             no_flood: false,
             no_forward: false,
             no_receive: false,
-            mtu: self.mtu,
+            mtu: self.handle.status().mtu.unwrap_or(0),
         }
     }
 
     /// What went through the port since it was added.
     pub fn counters(&self) -> PortCounters {
-        let mut sum = PortCounters::default();
-        for c in &self.counters {
-            sum += c.read();
-        }
-        sum
+        self.handle.counters()
     }
 
     /// How it is doing.
-    pub fn state(&self, name: &str, devices: &Devices) -> PortState {
-        let link = match (&self.device, &self.error) {
-            (Some(_), _) if self.up => LinkState::Up,
-            (Some(_), _) => LinkState::Down,
-            (None, Some(_)) if devices.devs.ifindex(name).ok().flatten().is_some() => {
-                LinkState::Error
-            }
-            (None, _) => LinkState::Missing,
+    pub fn state(&self) -> PortState {
+        let status = self.handle.status();
+        let (state, error) = match status.state {
+            Device::Up => (LinkState::Up, None),
+            Device::LinkDown => (LinkState::Down, None),
+            Device::Missing => (LinkState::Missing, None),
+            Device::Failed(why) => (LinkState::Error, Some(why)),
         };
+        let afxdp = status.xdp_mode.is_some();
         PortState {
-            state: link,
-            mtu: devices.devs.mtu(name).ok(),
-            mac: devices.devs.mac(name).ok().map(format_mac),
-            error: self.error.clone(),
-            warnings: self.warnings.clone(),
-            ..PortState::default()
+            state,
+            mode: status.xdp_mode.map(str::to_owned),
+            zero_copy: afxdp.then_some(status.zero_copy),
+            queues: afxdp.then_some(status.queues as u32),
+            workers: Vec::new(),
+            mtu: status.mtu,
+            mac: status.mac.map(format_mac),
+            error,
+            warnings: status.warnings,
         }
     }
 
     /// Settings that change the device without opening it anew.
     pub fn set_interface(
         &mut self,
-        name: &str,
         settings: &PortSettings,
-        devices: &Devices,
+        system: &PortSystem,
     ) -> Result<(), CtlError> {
-        if self.device.is_some() {
+        if self.handle.is_open() {
             if let Some(mac) = settings.mac.filter(|m| self.settings.mac != Some(*m)) {
-                devices.devs.set_mac(name, mac.bytes()).map_err(refused)?;
+                self.handle.set_mac(mac.bytes(), system).map_err(refused)?;
             }
-            if let Some(mtu) =
-                settings.mtu_request.filter(|m| self.settings.mtu_request != Some(*m))
-            {
-                devices.devs.set_mtu(name, mtu).map_err(refused)?;
-                self.mtu = mtu;
+            let mtu = settings.mtu_request.filter(|m| self.settings.mtu_request != Some(*m));
+            if let Some(mtu) = mtu {
+                self.handle.set_mtu(mtu, system).map_err(refused)?;
             }
         }
         self.settings = settings.clone();
         Ok(())
     }
 
-    /// Let the device go; its queues have been closed.
-    pub fn close(self, _name: &str, _devices: &Devices) {
-        match self.device {
-            Some(Device::Tap(tap)) => drop(tap),
-            None => {}
-        }
+    /// Let the device go for good.
+    pub fn close(
+        self,
+        queues: Vec<Queue>,
+        pool: &mut afxdp::FramePool,
+        system: &mut PortSystem,
+    ) {
+        self.handle.close(queues, pool, system);
     }
 }
 
@@ -191,75 +184,44 @@ impl EngineBackend {
         restore: bool,
         warnings: &mut Vec<String>,
     ) -> Result<(), CtlError> {
-        let dp = self.devices.number();
-        let mut opened = Opened {
-            dp,
+        let device = device(name, kind, settings)?;
+        let (mut handle, queues) =
+            match PortHandle::open(name, device.clone(), &mut self.devices.system) {
+                Ok(opened) => opened,
+                Err(e) if restore => {
+                    tracing::warn!("port {e}");
+                    let mut handle = PortHandle::new(name, device);
+                    let queues = handle.reopen(&mut self.devices.system, Instant::now());
+                    (handle, queues.unwrap_or_default())
+                }
+                Err(e) => return Err(refused(e)),
+            };
+        if let Some(mtu) = settings.mtu_request.filter(|_| kind == PortType::Afxdp)
+            && handle.is_open()
+            && let Err(e) = handle.set_mtu(mtu, &self.devices.system)
+        {
+            handle.close(queues, &mut self.pool, &mut self.devices.system);
+            return Err(refused(e));
+        }
+        warnings.extend(handle.status().warnings.iter().map(|w| format!("port \"{name}\": {w}")));
+        let opened = Opened {
+            dp: self.devices.number(),
             bridge,
             ofport,
             vlan: translate::vlan(settings),
-            kind,
             settings: settings.clone(),
-            device: None,
-            up: false,
-            mtu: 0,
-            counters: Vec::new(),
-            error: None,
-            warnings: Vec::new(),
+            handle,
         };
-        match self.attach(name, &mut opened) {
-            Ok(()) => {
-                warnings.extend(opened.warnings.iter().map(|w| format!("port \"{name}\": {w}")))
-            }
-            Err(e) if restore => opened.error = Some(e.to_string()),
-            Err(e) => {
-                self.devices.free.push(dp);
-                return Err(e);
-            }
-        }
+        let dp = opened.dp;
         self.switch.set_port(bridge, opened.port(name));
         self.open.insert(name.to_owned(), opened);
-        Ok(())
+        self.engine()?.add_queues(dp, queues).map_err(|e| CtlError::internal(e.to_string()))
     }
 
-    /// Open the device of a port that has none.
-    fn attach(&mut self, name: &str, opened: &mut Opened) -> Result<(), CtlError> {
-        let counters = |opened: &mut Opened, n: usize| {
-            while opened.counters.len() <= n {
-                opened.counters.push(Arc::default());
-            }
-            opened.counters[n].clone()
-        };
-        let (device, queues) = match opened.kind {
-            PortType::Internal => {
-                let config = TapConfig {
-                    name: name.to_owned(),
-                    mac: opened.settings.mac.map(|m| m.bytes()),
-                    mtu: opened.settings.mtu_request,
-                };
-                let (tap, queue) =
-                    tap::open(&config, &self.devices.devs, counters(opened, 0)).map_err(refused)?;
-                (Device::Tap(tap), vec![Queue::Tap(queue)])
-            }
-            kind => {
-                return Err(CtlError::unsupported(format!(
-                    "port \"{name}\": type {kind} has no device"
-                )));
-            }
-        };
-        opened.mtu = self.devices.devs.mtu(name).unwrap_or(0);
-        opened.up = self.devices.devs.is_up(name).unwrap_or(false);
-        let added = self.engine()?.add_queues(opened.dp, queues);
-        opened.device = Some(device);
-        opened.error = None;
-        added.map_err(|e| CtlError::internal(e.to_string()))
-    }
-
-    /// Take a port's queues back from the workers, and all of their frames.
-    fn take_queues(&mut self, dp: DpPort) -> Result<(), CtlError> {
-        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
-        let queues = engine.remove_port(dp).map_err(|e| CtlError::internal(e.to_string()))?;
-        queues.into_iter().for_each(|q| q.close(&mut self.pool));
-        Ok(())
+    /// Take a port's queues back from the workers.
+    fn take_queues(&mut self, dp: DpPort) -> Result<Vec<Queue>, CtlError> {
+        let Some(engine) = self.engine.as_mut() else { return Ok(Vec::new()) };
+        engine.remove_port(dp).map_err(|e| CtlError::internal(e.to_string()))
     }
 
     /// Remove a port and its device.
@@ -268,81 +230,93 @@ impl EngineBackend {
         // First nothing is sent to it any more, then it goes.
         self.switch.remove_port(opened.bridge, opened.ofport);
         self.publish()?;
-        self.take_queues(opened.dp)?;
+        let queues = self.take_queues(opened.dp)?;
         self.devices.free.push(opened.dp);
-        self.devices.closed += opened.counters();
-        opened.close(name, &self.devices);
+        let counters = opened.counters();
+        opened.close(queues, &mut self.pool, &mut self.devices.system);
+        self.devices.closed += counters;
         Ok(())
     }
 
-    /// A port's device is gone; the port stays.
-    pub(super) fn lose_device(&mut self, name: &str, why: &str) {
-        let Some(mut opened) = self.open.remove(name) else { return };
-        if opened.device.take().is_some() {
-            tracing::info!("port {name}: {why}");
-            if let Err(e) = self.take_queues(opened.dp) {
-                tracing::error!("port {name}: {e}");
-            }
-        }
-        opened.error = Some(why.to_owned());
-        opened.up = false;
-        self.switch.set_port(opened.bridge, opened.port(name));
-        self.open.insert(name.to_owned(), opened);
-    }
-
-    /// An interface of a port's name appeared: use it.
-    fn find_device(&mut self, name: &str) {
-        let Some(mut opened) = self.open.remove(name) else { return };
-        if opened.device.is_none() {
-            match self.attach(name, &mut opened) {
-                Ok(()) => tracing::info!("port {name}: the interface is back"),
-                Err(e) => {
-                    tracing::warn!("port {name}: {e}");
-                    opened.error = Some(e.to_string());
-                }
-            }
-            self.switch.set_port(opened.bridge, opened.port(name));
-        }
-        self.open.insert(name.to_owned(), opened);
-    }
-
     /// Handle what has happened to the kernel's interfaces.
-    pub(super) fn follow_links(&mut self, _config: &Config) {
-        let events = match self.devices.links.drain() {
-            Ok(events) => events,
-            Err(e) => return tracing::warn!("{e}"),
-        };
-        for event in events {
-            self.link_event(&event);
+    pub(super) fn follow_links(&mut self) {
+        match self.devices.system.links.drain() {
+            Ok(events) => events.iter().for_each(|e| self.link_event(e)),
+            Err(e) => tracing::warn!("{e}"),
         }
     }
 
     fn link_event(&mut self, event: &LinkEvent) {
-        let name = event.name.clone();
-        let Some(opened) = self.open.get_mut(&name) else { return };
-        match &event.change {
-            Change::Appeared => self.find_device(&name),
-            Change::Gone(_) => {
-                // The descriptor of our own tap is the truth: it may only have been moved.
-                if let Some(Device::Tap(tap)) = &opened.device
-                    && tap.is_alive()
-                {
-                    opened.warnings = vec!["moved to another network namespace".into()];
-                    opened.up = true;
-                    let (bridge, port) = (opened.bridge, opened.port(&name));
-                    return self.switch.set_port(bridge, port);
+        let mut reactions = Vec::new();
+        for (name, opened) in &mut self.open {
+            let reaction = opened.handle.on_event(event);
+            if reaction != Reaction::None {
+                reactions.push((name.clone(), reaction));
+            }
+        }
+        for (name, reaction) in reactions {
+            self.react(&name, reaction);
+        }
+    }
+
+    /// A worker says that the device of a queue is gone.
+    pub(super) fn port_gone(&mut self, dp: DpPort) {
+        let Some((name, opened)) = self.open.iter_mut().find(|(_, o)| o.dp == dp) else { return };
+        let (name, reaction) = (name.clone(), opened.handle.on_gone());
+        self.react(&name, reaction);
+    }
+
+    /// Try ports again that could not be opened.
+    pub(super) fn retry_ports(&mut self) {
+        let now = Instant::now();
+        let system = &self.devices.system;
+        let again: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(_, o)| o.handle.wants_reopen(system, now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        again.iter().for_each(|name| self.react(name, Reaction::Reopen));
+    }
+
+    /// Do what a port's handle asks for.
+    fn react(&mut self, name: &str, reaction: Reaction) {
+        let Some(mut opened) = self.open.remove(name) else { return };
+        if let Err(e) = self.carry_out_reaction(name, &mut opened, reaction) {
+            tracing::error!("port {name}: {e}");
+        }
+        self.switch.set_port(opened.bridge, opened.port(name));
+        self.open.insert(name.to_owned(), opened);
+    }
+
+    fn carry_out_reaction(
+        &mut self,
+        name: &str,
+        opened: &mut Opened,
+        reaction: Reaction,
+    ) -> Result<(), CtlError> {
+        let now = Instant::now();
+        match reaction {
+            Reaction::None | Reaction::Changed => return Ok(()),
+            Reaction::Close => {
+                let queues = self.take_queues(opened.dp)?;
+                opened.handle.closed(queues, &mut self.pool, &mut self.devices.system, now);
+                tracing::info!("port {name}: its interface is gone, or has to be opened anew");
+                if !opened.handle.wants_reopen(&self.devices.system, now) {
+                    return Ok(());
                 }
-                self.lose_device(&name, "the interface is gone");
             }
-            Change::Up | Change::Down => {
-                opened.up = matches!(event.change, Change::Up);
-                let (bridge, port) = (opened.bridge, opened.port(&name));
-                self.switch.set_port(bridge, port);
+            Reaction::Reopen => {}
+        }
+        match opened.handle.reopen(&mut self.devices.system, now) {
+            Ok(queues) => {
+                tracing::info!("port {name}: its interface is in use again");
+                let added = self.engine()?.add_queues(opened.dp, queues);
+                added.map_err(|e| CtlError::internal(e.to_string()))
             }
-            Change::Mtu(mtu) => {
-                opened.mtu = *mtu;
-                let (bridge, port) = (opened.bridge, opened.port(&name));
-                self.switch.set_port(bridge, port);
+            Err(e) => {
+                tracing::info!("port {e}");
+                Ok(())
             }
         }
     }

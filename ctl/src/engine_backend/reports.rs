@@ -77,7 +77,7 @@ impl EngineBackend {
     fn running(&mut self) -> report::Running {
         let mut ports = BTreeMap::new();
         for (name, opened) in &self.open {
-            let mut state = opened.state(name, &self.devices);
+            let mut state = opened.state();
             if let Some(engine) = &self.engine {
                 state.workers = engine.workers_of(opened.dp);
             }
@@ -171,7 +171,7 @@ impl EngineBackend {
         for o in self.open.values() {
             total += o.counters();
         }
-        total += self.devices.closed_counters();
+        total += self.devices.closed;
         for why in PortDrop::ALL {
             reasons.push((why.name(), why.text(), total.dropped(*why)));
         }
