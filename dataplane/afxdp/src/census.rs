@@ -15,7 +15,8 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::region::{CHUNK_SIZE, Frame, FramePool, Region};
+use crate::pool::FramePool;
+use crate::region::{CHUNK_SIZE, Frame, Region};
 
 /// The chunks held by the kernel for one purpose (to be filled, to be sent).
 #[derive(Debug)]

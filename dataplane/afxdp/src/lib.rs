@@ -5,6 +5,7 @@ mod census;
 pub mod error;
 pub mod netlink;
 pub mod packet;
+mod pool;
 pub mod region;
 mod ring;
 pub mod socket;
@@ -13,7 +14,8 @@ mod sys;
 pub use attach::{AttachMode, AttachOptions, Attachment, VlanGap, VlanRestore, XdpMode};
 pub use error::{Error, Operation};
 pub use packet::{Checksum, NoRoom, Packet, Segmentation};
-pub use region::{CHUNK_DATA, CHUNK_SIZE, Frame, FramePool, HEADROOM, Region};
+pub use pool::FramePool;
+pub use region::{CHUNK_DATA, CHUNK_SIZE, Frame, HEADROOM, Region, leaked_frames};
 pub use socket::{
     BindMode, Closed, Counters, FramesHeld, Kick, MAX_BUFFERS, Socket, SocketConfig, Statistics,
 };

@@ -15,7 +15,8 @@
 
 use std::ptr::NonNull;
 
-use crate::region::{CHUNK_DATA, CHUNK_SIZE, Frame, FramePool, HEADROOM};
+use crate::pool::FramePool;
+use crate::region::{CHUNK_DATA, CHUNK_SIZE, Frame, HEADROOM};
 
 /// State of the packet's L4 checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

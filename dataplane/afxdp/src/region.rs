@@ -2,8 +2,10 @@
 //!
 //! One [`Region`] is a memfd mapped once, cut into chunks of [`CHUNK_SIZE`] bytes. Every AF_XDP
 //! socket registers the same memory, so a frame crosses from one port to another by address.
-//! Free frames are kept in one lock-free store, in batches; whoever works with frames keeps a
-//! [`FramePool`] of its own and meets the store only when that runs empty or full.
+//! Free frames are kept in one lock-free store, in whole batches; whoever works with frames keeps
+//! a [`FramePool`] of its own and meets the store only when that runs empty or full. What a dropped
+//! pool leaves over is less than a batch and waits behind a lock, which is taken only for that and
+//! when the store has nothing else.
 //!
 //! Invariants: a chunk's address is in exactly one place at any time (the store, a pool, a
 //! [`Packet`], a socket's rings); only [`Frame`] values give access to a chunk's bytes, and a
@@ -17,12 +19,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::packet::Packet;
+use crate::pool::FramePool;
 
 /// Bytes in one chunk: headroom, data and tailroom together.
 pub const CHUNK_SIZE: usize = 2048;
@@ -32,7 +34,7 @@ pub const HEADROOM: usize = 256;
 pub const CHUNK_DATA: usize = CHUNK_SIZE - HEADROOM;
 
 /// Frames move between a pool and the store in batches of this many.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// One chunk of the region, owned by whoever holds this value.
 ///
@@ -92,14 +94,8 @@ impl Frame {
     }
 }
 
-/// A batch of free chunks' addresses in the store.
-struct FreeBatch {
-    len: usize,
-    chunks: [Option<NonNull<u8>>; BATCH],
-}
-
-// SAFETY: the addresses in a batch are owned by it alone (see Frame).
-unsafe impl Send for FreeBatch {}
+/// A whole batch of free chunks in the store, by their numbers.
+pub(crate) type Batch = [u32; BATCH];
 
 /// The memory of all frames, and the store of the free ones.
 pub struct Region {
@@ -107,8 +103,13 @@ pub struct Region {
     base: NonNull<u8>,
     len: usize,
     huge: bool,
-    store: ArrayQueue<FreeBatch>,
-    /// Frames in the store, for the accounting.
+    /// Free frames in whole batches. A batch holds [`BATCH`] frames that are nowhere else, so there
+    /// are never more of them than `chunks / BATCH`, and a push never finds the queue full.
+    store: ArrayQueue<Batch>,
+    /// Free frames that do not make a batch, and how many (read without the lock).
+    loose: Mutex<Vec<u32>>,
+    loose_len: AtomicUsize,
+    /// Free frames in both, for the accounting.
     stored: AtomicUsize,
 }
 
@@ -135,6 +136,7 @@ impl Region {
         }
     }
 
+    #[cfg(not(miri))]
     fn map(len: usize, huge: bool) -> io::Result<Region> {
         let flags = libc::MFD_CLOEXEC | if huge { libc::MFD_HUGETLB } else { 0 };
         // SAFETY: a valid NUL-terminated name; the result is checked.
@@ -161,39 +163,116 @@ impl Region {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(io::Error::last_os_error)?;
-        let chunks = len / CHUNK_SIZE;
-        let store = ArrayQueue::new(chunks.div_ceil(BATCH) * 2 + 64);
-        let region = Region { memfd, base, len, huge, store, stored: AtomicUsize::new(0) };
+        if !huge {
+            // Transparent huge pages, where the system gives them to shared memory; no matter else.
+            // SAFETY: the mapping just made.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
+        Region::over(memfd, base, len, huge)
+    }
+
+    /// Memory of the allocator instead, never given back: Miri knows no memfd.
+    #[cfg(miri)]
+    fn map(len: usize, _huge: bool) -> io::Result<Region> {
+        let memory = vec![0u128; len / size_of::<u128>()].leak();
+        let base = NonNull::from(memory).cast::<u8>();
+        // Chunks lie at multiples of their size, as in a mapping.
+        let over = base.align_offset(CHUNK_SIZE);
+        // SAFETY: less than a chunk, of an allocation of at least 2 MiB.
+        let base = unsafe { base.add(over) };
+        let chunks = (len - over) / CHUNK_SIZE;
+        Region::over(File::open("/dev/null")?, base, chunks * CHUNK_SIZE, false)
+    }
+
+    /// A region over that memory, all of it free.
+    fn over(memfd: File, base: NonNull<u8>, len: usize, huge: bool) -> io::Result<Region> {
+        let chunks = u32::try_from(len / CHUNK_SIZE).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "frame region has too many frames")
+        })?;
+        let region = Region {
+            memfd,
+            base,
+            len,
+            huge,
+            // Twice the batches there are: who is stopped while it takes one holds up nobody.
+            store: ArrayQueue::new((2 * chunks as usize / BATCH).max(2)),
+            loose: Mutex::new(Vec::with_capacity(2 * BATCH)),
+            loose_len: AtomicUsize::new(0),
+            stored: AtomicUsize::new(0),
+        };
         for first in (0..chunks).step_by(BATCH) {
-            let mut batch = FreeBatch { len: 0, chunks: [None; BATCH] };
-            for i in first..(first + BATCH).min(chunks) {
-                // SAFETY: i < chunks, so the offset stays inside the mapping.
-                let chunk = unsafe { base.add(i * CHUNK_SIZE) };
-                batch.chunks[batch.len] = Some(chunk);
-                batch.len += 1;
-            }
-            region.put(batch);
+            let all: Vec<u32> = (first..chunks.min(first + BATCH as u32)).collect();
+            region.put(&all);
         }
         Ok(region)
     }
 
-    fn put(&self, batch: FreeBatch) {
-        let n = batch.len;
-        // Every pool holds back less than a batch, so the store has room for all batches there
-        // can be as long as pools are fewer than its spare slots; past that, keep retrying: the
-        // takers make room.
-        let mut batch = batch;
-        while let Err(b) = self.store.push(batch) {
-            batch = b;
-            std::thread::yield_now();
+    /// Take free frames in, at most a batch.
+    pub(crate) fn put(&self, chunks: &[u32]) {
+        if let Ok(batch) = Batch::try_from(chunks) {
+            self.put_batch(batch);
+        } else {
+            self.put_loose(chunks);
         }
-        self.stored.fetch_add(n, Ordering::Relaxed);
+        self.stored.fetch_add(chunks.len(), Ordering::Release);
     }
 
-    fn take(&self) -> Option<FreeBatch> {
-        let b = self.store.pop()?;
-        self.stored.fetch_sub(b.len, Ordering::Relaxed);
-        Some(b)
+    fn put_batch(&self, mut batch: Batch) {
+        // By the invariant of `store` this is never full; another thread in the middle of its turn
+        // can make it look so for a moment.
+        while let Err(again) = self.store.push(batch) {
+            batch = again;
+            std::hint::spin_loop();
+        }
+    }
+
+    #[cold]
+    fn put_loose(&self, chunks: &[u32]) {
+        let mut loose = self.loose.lock().unwrap_or_else(PoisonError::into_inner);
+        loose.extend_from_slice(chunks);
+        if let Some((rest, batch)) = loose.split_last_chunk::<BATCH>() {
+            let (left, batch) = (rest.len(), *batch);
+            loose.truncate(left);
+            self.put_batch(batch);
+        }
+        self.loose_len.store(loose.len(), Ordering::Release);
+    }
+
+    /// Hand out free frames, at most a batch; returns how many.
+    pub(crate) fn take(&self, mut to: impl FnMut(Frame)) -> usize {
+        let mut hand_out = |chunks: &[u32]| {
+            self.stored.fetch_sub(chunks.len(), Ordering::Relaxed);
+            for number in chunks {
+                let base = self.chunk(*number);
+                // SAFETY: the store owned the chunk and has just given it up.
+                to(unsafe { Frame::from_raw(base) });
+            }
+            chunks.len()
+        };
+        if let Some(batch) = self.store.pop() {
+            return hand_out(&batch);
+        }
+        if self.loose_len.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
+        let mut loose = self.loose.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = hand_out(&loose);
+        loose.clear();
+        self.loose_len.store(0, Ordering::Release);
+        n
+    }
+
+    /// The first byte of a chunk by its number.
+    fn chunk(&self, number: u32) -> NonNull<u8> {
+        let offset = number as usize * CHUNK_SIZE;
+        debug_assert!(offset < self.len);
+        // SAFETY: numbers are made from chunks of this region, so this is inside the mapping.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// The number of a chunk.
+    pub(crate) fn number(&self, chunk: NonNull<u8>) -> u32 {
+        (self.offset_of(chunk) / CHUNK_SIZE as u64) as u32
     }
 
     /// Number of chunks in the region.
@@ -201,9 +280,9 @@ impl Region {
         self.len / CHUNK_SIZE
     }
 
-    /// Free frames in the shared store (pools hold more).
+    /// Free frames in the shared store (pools hold more). Exact once all threads are still.
     pub fn stored(&self) -> usize {
-        self.stored.load(Ordering::Relaxed)
+        self.stored.load(Ordering::Acquire)
     }
 
     /// Bytes of the region.
@@ -246,7 +325,7 @@ impl Region {
 
     /// A pool over this region's store, for one thread.
     pub fn pool(self: &Arc<Self>) -> FramePool {
-        FramePool { region: self.clone(), free: Vec::with_capacity(4 * BATCH) }
+        FramePool::new(self.clone())
     }
 }
 
@@ -255,8 +334,11 @@ impl Drop for Region {
         if *self.stored.get_mut() != self.chunks() {
             return; // Frames are still out: their bytes must stay mapped.
         }
+        #[cfg(not(miri))]
         // SAFETY: this mapping was made in `map`, and no frame of it is left anywhere.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        unsafe {
+            libc::munmap(self.base.as_ptr().cast(), self.len)
+        };
     }
 }
 
@@ -268,107 +350,5 @@ impl std::fmt::Debug for Region {
             .field("stored", &self.stored())
             .field("huge", &self.huge)
             .finish()
-    }
-}
-
-/// One thread's stack of free frames.
-///
-/// Holds at most four batches; dropped, it gives all of them back to the store.
-#[derive(Debug)]
-pub struct FramePool {
-    region: Arc<Region>,
-    free: Vec<Frame>,
-}
-
-impl FramePool {
-    /// The region that the frames belong to.
-    pub fn region(&self) -> &Arc<Region> {
-        &self.region
-    }
-
-    /// A free frame, or `None` if there is none left in this pool or the store.
-    #[inline]
-    pub fn alloc(&mut self) -> Option<Frame> {
-        if self.free.is_empty() {
-            self.refill();
-        }
-        self.free.pop()
-    }
-
-    #[cold]
-    fn refill(&mut self) {
-        if let Some(batch) = self.region.take() {
-            for chunk in batch.chunks.into_iter().take(batch.len).flatten() {
-                // SAFETY: the store owned the chunk and has just given it up.
-                self.free.push(unsafe { Frame::from_raw(chunk) });
-            }
-        }
-    }
-
-    /// Give a frame back.
-    #[inline]
-    pub fn free(&mut self, frame: Frame) {
-        self.free.push(frame);
-        if self.free.len() >= 4 * BATCH {
-            self.spill(2 * BATCH);
-        }
-    }
-
-    /// Give all buffers of a packet back.
-    #[inline]
-    pub fn free_packet(&mut self, packet: Packet) {
-        let (first, mut rest) = packet.into_parts();
-        self.free(first.frame);
-        while let Some((buffer, next)) = rest.split_first() {
-            self.free(buffer.frame);
-            rest = next;
-        }
-    }
-
-    /// A new packet of `bytes`, copied in behind the usual headroom, over as many buffers as
-    /// needed; `None` if frames run out (nothing is kept then).
-    #[inline]
-    pub fn packet_from(&mut self, bytes: &[u8]) -> Option<Packet> {
-        let mut packet = Packet::new(self.alloc()?, HEADROOM, 0);
-        let first = bytes.len().min(CHUNK_DATA);
-        packet.extend_first(&bytes[..first]);
-        if first < bytes.len() && packet.append_bytes(&bytes[first..], self).is_err() {
-            self.free_packet(packet);
-            return None;
-        }
-        Some(packet)
-    }
-
-    /// Free frames that this pool holds now.
-    pub fn len(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Whether this pool holds no frame (the store may).
-    pub fn is_empty(&self) -> bool {
-        self.free.is_empty()
-    }
-
-    #[cold]
-    fn spill(&mut self, mut n: usize) {
-        while n > 0 {
-            let mut batch = FreeBatch { len: 0, chunks: [None; BATCH] };
-            while batch.len < BATCH && n > 0 {
-                let Some(frame) = self.free.pop() else { break };
-                batch.chunks[batch.len] = Some(frame.into_raw());
-                batch.len += 1;
-                n -= 1;
-            }
-            if batch.len == 0 {
-                return;
-            }
-            self.region.put(batch);
-        }
-    }
-}
-
-impl Drop for FramePool {
-    fn drop(&mut self) {
-        self.spill(self.free.len());
     }
 }

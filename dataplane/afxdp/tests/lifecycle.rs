@@ -120,7 +120,9 @@ fn interface_deleted_under_load() {
                 echo_many(&mut port, &mut pool, 1000);
                 ip("link del near");
                 // What a worker does until it is told: it goes on.
-                (0..100).for_each(|_| drop(echo_once(&mut port, &mut pool)));
+                for _ in 0..100 {
+                    echo_once(&mut port, &mut pool);
+                }
                 leave_in_tx_ring(&mut port, &mut pool, 20);
                 assert_eq!(port.socket.kick_tx(), Kick::Gone);
                 let e = port.socket.error().expect("an error is raised");
@@ -159,7 +161,9 @@ fn interface_moved_away_under_load() {
         ip(&format!("link set near netns {tid}"));
         to_other.send(()).expect("the other thread waits");
         assert_ne!(from_other.recv().expect("an answer"), 0, "the program moves along");
-        (0..100).for_each(|_| drop(echo_once(&mut port, &mut pool)));
+        for _ in 0..100 {
+            echo_once(&mut port, &mut pool);
+        }
         leave_in_tx_ring(&mut port, &mut pool, 20);
         assert_eq!(port.socket.kick_tx(), Kick::Gone);
         assert!(port.socket.error().is_some());

@@ -24,7 +24,8 @@ use super::open::patient;
 use super::{Kick, Socket};
 use crate::census::Census;
 use crate::packet::Packet;
-use crate::region::{CHUNK_SIZE, FramePool, Region};
+use crate::pool::FramePool;
+use crate::region::{CHUNK_SIZE, Region};
 use crate::ring::{Kind, Ring};
 use crate::sys::{self, Mapping};
 

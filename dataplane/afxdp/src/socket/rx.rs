@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use super::Socket;
 use super::tx::MAX_BUFFERS;
 use crate::packet::Packet;
-use crate::region::{CHUNK_SIZE, FramePool};
+use crate::pool::FramePool;
+use crate::region::CHUNK_SIZE;
 use crate::ring::Desc;
 use crate::sys;
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use super::Socket;
 use super::open::TX_METADATA;
 use crate::packet::{Checksum, Packet, Segmentation};
-use crate::region::FramePool;
+use crate::pool::FramePool;
 use crate::ring::Desc;
 use crate::sys;
 
