@@ -263,7 +263,10 @@ impl fmt::Display for Program {
                 (_, _, Some(helper)) => format!("{text} ({helper})"),
                 _ => text,
             };
-            writeln!(f, "{at:4}: {text:<44}; {}", line.comment)?;
+            match line.comment {
+                "" => writeln!(f, "{at:4}: {text}")?,
+                comment => writeln!(f, "{at:4}: {text:<44}; {comment}")?,
+            }
         }
         Ok(())
     }

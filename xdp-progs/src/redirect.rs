@@ -93,6 +93,9 @@ impl Redirect {
             a.label("drop");
             a.mov_imm(R0, verdict::DROP as i32, "better lost than without its tag");
             a.exit("");
+            a.label("pass");
+            a.mov_imm(R0, verdict::PASS as i32, "the kernel's stack has it, tag beside");
+            a.exit("");
         }
         match a.finish() {
             Ok(program) => program,
@@ -127,7 +130,7 @@ fn restore_vlan(a: &mut Asm) {
     a.mov(R2, R10, "");
     a.add_imm(R2, -4, "the queue");
     a.call(MAP_LOOKUP_ELEM, "is there a socket?");
-    a.jump_eq(R0, 0, "redirect", "no: it passes");
+    a.jump_eq(R0, 0, "pass", "no (one that comes now has the next frame)");
 
     a.mov(R1, R6, "context");
     a.mov_imm(R2, -TAG, "room for a tag");

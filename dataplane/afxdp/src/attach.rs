@@ -20,6 +20,14 @@ use crate::netlink;
 use crate::socket::Socket;
 use crate::sys;
 
+/// The index of an interface of the thread's network namespace, by its name.
+///
+/// # Errors
+/// ENODEV if there is none of that name.
+pub fn interface_index(name: &str) -> Result<u32, Error> {
+    sys::interface_index(name).map_err(|e| Error::system(Operation::Query, name, e))
+}
+
 /// Where the program is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AttachMode {

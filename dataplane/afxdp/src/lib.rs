@@ -11,7 +11,9 @@ mod ring;
 pub mod socket;
 mod sys;
 
-pub use attach::{AttachMode, AttachOptions, Attachment, VlanGap, VlanRestore, XdpMode};
+pub use attach::{
+    AttachMode, AttachOptions, Attachment, VlanGap, VlanRestore, XdpMode, interface_index,
+};
 pub use error::{Error, Operation};
 pub use packet::{Checksum, NoRoom, Packet, Segmentation};
 pub use pool::FramePool;

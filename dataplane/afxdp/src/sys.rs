@@ -209,6 +209,16 @@ pub(crate) fn interface_name(ifindex: u32) -> String {
     }
 }
 
+/// The index of an interface of the thread's network namespace.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: a NUL-terminated name.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
 /// A netlink socket of that protocol. Needs no bind or address: requests go to the kernel.
 pub(crate) fn netlink(protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked.
