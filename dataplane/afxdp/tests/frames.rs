@@ -237,6 +237,7 @@ fn threads_exchange_frames_by_the_store() {
     assert_eq!(region.stored(), region.chunks());
 }
 
+#[cfg(not(miri))] // Its memory is another there.
 #[test]
 fn a_region_is_whole_huge_pages() {
     let region = Region::new(1).expect("region");

@@ -15,6 +15,8 @@
 mod close;
 mod open;
 mod rx;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 use std::io;

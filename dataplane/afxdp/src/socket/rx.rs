@@ -45,7 +45,7 @@ impl Socket {
 
     /// One descriptor: the packet that it finishes, if it does.
     #[inline]
-    fn received(&mut self, desc: Desc, pool: &mut FramePool) -> Option<Packet> {
+    pub(super) fn received(&mut self, desc: Desc, pool: &mut FramePool) -> Option<Packet> {
         let last = desc.options & libc::XDP_PKT_CONTD == 0;
         let Some(frame) = self.frames.filling.take(desc.addr) else {
             self.counters.rx_foreign += 1;
