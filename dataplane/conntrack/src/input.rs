@@ -1,0 +1,489 @@
+//! What does the tracker read in a packet?
+//!
+//! [`Input`] is what the caller hands over; [`Seen`] is what was read of it, checked: the tuple,
+//! and what the protocol's state machine needs. Everything is read from the bytes, never from a
+//! flow key, so that header edits before tracking are seen.
+//!
+//! Whatever is wrong with the packet gives an [`Invalid`], never a panic: lengths are believed
+//! only after they were compared with the bytes that are there.
+//!
+//! Must not know: connections.
+
+use afxdp::{Checksum, Packet};
+use flow::checksum::{Sum, slices, verify_l4};
+use flow::extract::{Fault, Offsets, ext_headers, ip_proto};
+
+use crate::tcp::Segment;
+use crate::tuple::{Tuple, is_answer, is_error, is_query};
+
+/// What is known of a packet's checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The L4 checksum is right, or is still to be filled in.
+    Good,
+    /// It is wrong.
+    Bad,
+    /// Nobody has checked; the tracker does, and the bytes handed to it are the whole packet.
+    Unknown,
+}
+
+/// A packet for the tracker.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The connection tracking zone.
+    pub zone: u16,
+    /// The frame's first buffer, with all headers.
+    pub data: &'a [u8],
+    /// Where layers begin, as [`flow::extract()`] found for these bytes.
+    pub off: Offsets,
+    /// Length of the whole frame in bytes.
+    pub total: usize,
+    /// What is known of the L4 checksum.
+    pub trust: Trust,
+}
+
+impl<'a> Input<'a> {
+    /// The input for a packet. Where the packet has several buffers its checksum is verified
+    /// here, as the tracker sees only the first.
+    #[inline]
+    pub fn of(packet: &'a Packet, off: &Offsets, zone: u16) -> Input<'a> {
+        let trust = match packet.checksum() {
+            Checksum::Verified | Checksum::Partial { .. } => Trust::Good,
+            Checksum::Complete if packet.is_chained() => verify_chain(packet, off),
+            Checksum::Complete => Trust::Unknown,
+        };
+        Input { zone, data: packet.data(), off: *off, total: packet.len(), trust }
+    }
+}
+
+#[cold]
+fn verify_chain(packet: &Packet, off: &Offsets) -> Trust {
+    let ip = Ip::of(packet.data(), off, packet.len());
+    let Ok(ip) = ip else { return Trust::Bad };
+    let len = ip.end - ip.l4;
+    let l4 = slices(packet.buffers(), ip.l4, len);
+    let first = packet.data().get(ip.l4..).unwrap_or_default();
+    let pieces: Vec<&[u8]> = l4.filter(|p| !p.is_empty()).collect();
+    if first.is_empty() || off.proto == 0 {
+        return Trust::Good;
+    }
+    match verify_l4(off.proto, ip.pseudo(off.proto, len), pieces.into_iter(), ip.v6) {
+        Some(false) => Trust::Bad,
+        _ => Trust::Good,
+    }
+}
+
+/// What is wrong with a packet that cannot be tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Invalid {
+    /// Not IPv4 or IPv6, or the IP header is not sound.
+    NotIp,
+    /// The IPv4 header's checksum is wrong.
+    IpChecksum,
+    /// A fragment: it has to be reassembled for tracking.
+    Fragment,
+    /// The header behind IP is cut short, or lies about a length.
+    Truncated,
+    /// The L4 checksum is wrong.
+    Checksum,
+    /// A combination of TCP flags that no sender makes.
+    TcpFlags,
+    /// Port 0.
+    PortZero,
+    /// An ICMP type that is neither query, answer nor error.
+    IcmpType,
+    /// An ICMP error whose quoted packet cannot be read.
+    Quote,
+    /// An ICMP error that quotes no packet of a known connection, or goes to another host than
+    /// the sender of what it quotes.
+    Unrelated,
+    /// Not a packet that can begin a connection.
+    NotNew,
+    /// TCP: not possible in the connection's state.
+    TcpState,
+    /// TCP: outside of the window.
+    TcpWindow,
+    /// TCP: a reset that the receiver would not accept.
+    TcpReset,
+}
+
+impl Invalid {
+    /// Every reason.
+    pub const ALL: [Invalid; 14] = [
+        Invalid::NotIp,
+        Invalid::IpChecksum,
+        Invalid::Fragment,
+        Invalid::Truncated,
+        Invalid::Checksum,
+        Invalid::TcpFlags,
+        Invalid::PortZero,
+        Invalid::IcmpType,
+        Invalid::Quote,
+        Invalid::Unrelated,
+        Invalid::NotNew,
+        Invalid::TcpState,
+        Invalid::TcpWindow,
+        Invalid::TcpReset,
+    ];
+
+    /// The short name, stable for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Invalid::NotIp => "not_ip",
+            Invalid::IpChecksum => "ip_checksum",
+            Invalid::Fragment => "fragment",
+            Invalid::Truncated => "truncated",
+            Invalid::Checksum => "checksum",
+            Invalid::TcpFlags => "tcp_flags",
+            Invalid::PortZero => "port_zero",
+            Invalid::IcmpType => "icmp_type",
+            Invalid::Quote => "quote",
+            Invalid::Unrelated => "unrelated",
+            Invalid::NotNew => "not_new",
+            Invalid::TcpState => "tcp_state",
+            Invalid::TcpWindow => "tcp_window",
+            Invalid::TcpReset => "tcp_reset",
+        }
+    }
+}
+
+/// What the state machine of the packet's protocol needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Tcp(Segment),
+    Udp,
+    /// An ICMP query or its answer; only a query begins a connection.
+    Icmp {
+        query: bool,
+    },
+    /// Any other protocol.
+    Other,
+    /// An ICMP error. The tuple is the inverse of the quoted packet's: that of the direction
+    /// that the error travels in.
+    Error,
+}
+
+/// What was read of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) tuple: Tuple,
+    pub(crate) kind: Kind,
+}
+
+#[inline(always)]
+fn be16(b: &[u8], at: usize) -> Option<u16> {
+    b.get(at..)?.first_chunk().map(|c| u16::from_be_bytes(*c))
+}
+#[inline(always)]
+fn be32(b: &[u8], at: usize) -> Option<u32> {
+    b.get(at..)?.first_chunk().map(|c| u32::from_be_bytes(*c))
+}
+#[inline(always)]
+fn be128(b: &[u8], at: usize) -> Option<u128> {
+    b.get(at..)?.first_chunk().map(|c| u128::from_be_bytes(*c))
+}
+
+/// The IP header, checked.
+struct Ip {
+    v6: bool,
+    src: u128,
+    dst: u128,
+    proto: u8,
+    l4: usize,
+    /// End of IP's payload, in the frame.
+    end: usize,
+}
+
+impl Ip {
+    #[inline(always)]
+    fn of(data: &[u8], off: &Offsets, total: usize) -> Result<Ip, Invalid> {
+        let l3 = usize::from(off.l3);
+        if off.end == 0 || matches!(off.fault, Fault::Ipv4 | Fault::Ipv6) {
+            return Err(Invalid::NotIp);
+        }
+        let h = data.get(l3..).unwrap_or_default();
+        match h.first().map(|b| b >> 4) {
+            Some(4) => Ip::v4(h, l3, off, total).ok_or(Invalid::NotIp)?,
+            Some(6) => Ip::v6(data, h, l3, off, total).ok_or(Invalid::NotIp)?,
+            _ => Err(Invalid::NotIp),
+        }
+    }
+
+    #[inline(always)]
+    fn v4(h: &[u8], l3: usize, off: &Offsets, total: usize) -> Option<Result<Ip, Invalid>> {
+        let h = h.first_chunk::<20>()?;
+        const OFFSET_OR_MORE: u16 = 0x3fff;
+        if be16(h, 6)? & OFFSET_OR_MORE != 0 {
+            return Some(Err(Invalid::Fragment));
+        }
+        let l4 = l3 + usize::from(h[0] & 0xf) * 4;
+        let end = l3 + usize::from(be16(h, 2)?);
+        if usize::from(off.l4) != l4 || l4 > end || end > total {
+            return None;
+        }
+        let (src, dst) = (be32(h, 12)?.into(), be32(h, 16)?.into());
+        Some(Ok(Ip { v6: false, src, dst, proto: h[9], l4, end }))
+    }
+
+    #[inline(always)]
+    fn v6(
+        data: &[u8],
+        h: &[u8],
+        l3: usize,
+        off: &Offsets,
+        total: usize,
+    ) -> Option<Result<Ip, Invalid>> {
+        let h = h.first_chunk::<40>()?;
+        let end = l3 + 40 + usize::from(be16(h, 4)?);
+        if end > total {
+            return None;
+        }
+        let (mut proto, mut l4) = (h[6], l3 + 40);
+        if off.proto == 0 || usize::from(off.l4) != l4 {
+            let frag;
+            (proto, l4, frag) = ext_headers(data, l4, end, proto)?;
+            if frag != 0 {
+                return Some(Err(Invalid::Fragment));
+            }
+            if l4 != usize::from(off.l4) {
+                return None;
+            }
+        }
+        let (src, dst) = (be128(h, 8)?, be128(h, 24)?);
+        Some(Ok(Ip { v6: true, src, dst, proto, l4, end }))
+    }
+
+    #[inline(always)]
+    fn tuple(&self, zone: u16, sport: u16, dport: u16) -> Tuple {
+        if self.v6 {
+            Tuple::v6(zone, self.proto, self.src, self.dst, sport, dport)
+        } else {
+            Tuple::v4(zone, self.proto, self.src as u32, self.dst as u32, sport, dport)
+        }
+    }
+
+    #[inline(always)]
+    fn pseudo(&self, proto: u8, len: usize) -> Sum {
+        if self.v6 {
+            Sum::pseudo_v6(self.src, self.dst, proto, len as u32)
+        } else {
+            Sum::pseudo_v4(self.src as u32, self.dst as u32, proto, len as u32)
+        }
+    }
+}
+
+/// Read and check a packet.
+#[inline]
+pub(crate) fn read(p: &Input<'_>) -> Result<Seen, Invalid> {
+    let ip = Ip::of(p.data, &p.off, p.total)?;
+    if !ip.v6 && p.trust == Trust::Unknown {
+        check_ipv4_header(p.data, usize::from(p.off.l3), ip.l4)?;
+    }
+    if p.off.fault == Fault::L4 {
+        return Err(Invalid::Truncated);
+    }
+    // The bytes of L4 that are here; `len` is how many there are in the whole packet.
+    let len = ip.end - ip.l4;
+    let l4 = p.data.get(ip.l4..).unwrap_or_default();
+    let l4 = &l4[..len.min(l4.len())];
+    let (sport, dport, kind) = match ip.proto {
+        ip_proto::TCP if p.off.proto == ip_proto::TCP => tcp(l4, len)?,
+        ip_proto::UDP if p.off.proto == ip_proto::UDP => return udp(p, &ip, l4, len),
+        ip_proto::ICMP | ip_proto::ICMPV6 if p.off.proto == ip.proto => {
+            checksum(p, &ip, l4, len)?;
+            return icmp(p, &ip, l4);
+        }
+        ip_proto::TCP | ip_proto::UDP | ip_proto::ICMP | ip_proto::ICMPV6 => {
+            return Err(Invalid::Truncated);
+        }
+        ip_proto::SCTP => {
+            let ports = (be16(l4, 0), be16(l4, 2));
+            let (Some(s), Some(d)) = ports else { return Err(Invalid::Truncated) };
+            (s, d, Kind::Other)
+        }
+        ip_proto::GRE => {
+            let key = gre_key(l4).ok_or(Invalid::Truncated)?;
+            ((key >> 16) as u16, key as u16, Kind::Other)
+        }
+        _ => return Ok(Seen { tuple: ip.tuple(p.zone, 0, 0), kind: Kind::Other }),
+    };
+    checksum(p, &ip, l4, len)?;
+    if (sport == 0 || dport == 0) && ip.proto != ip_proto::GRE {
+        return Err(Invalid::PortZero);
+    }
+    Ok(Seen { tuple: ip.tuple(p.zone, sport, dport), kind })
+}
+
+#[inline(always)]
+fn check_ipv4_header(data: &[u8], l3: usize, l4: usize) -> Result<(), Invalid> {
+    let right = data.get(l3..l4).is_some_and(|h| flow::checksum::checksum(h) == 0);
+    if right { Ok(()) } else { Err(Invalid::IpChecksum) }
+}
+
+#[inline(always)]
+fn checksum(p: &Input<'_>, ip: &Ip, l4: &[u8], len: usize) -> Result<(), Invalid> {
+    match p.trust {
+        Trust::Good => return Ok(()),
+        Trust::Bad => return Err(Invalid::Checksum),
+        Trust::Unknown if l4.len() < len => return Err(Invalid::Truncated),
+        Trust::Unknown => {}
+    }
+    let pseudo = ip.pseudo(ip.proto, len);
+    match verify_l4(ip.proto, pseudo, std::iter::once(l4), ip.v6) {
+        Some(false) => Err(Invalid::Checksum),
+        _ => Ok(()),
+    }
+}
+
+/// Flags that make sense together: FIN 1, SYN 2, RST 4, ACK 16, URG 32. The others may be added.
+#[inline(always)]
+fn flags_are_sane(flags: u8) -> bool {
+    const SANE: u64 = 1 << 0x02 // SYN
+        | 1 << 0x22 // SYN URG
+        | 1 << 0x12 // SYN ACK
+        | 1 << 0x04 // RST
+        | 1 << 0x14 // RST ACK
+        | 1 << 0x11 // FIN ACK
+        | 1 << 0x31 // FIN ACK URG
+        | 1 << 0x10 // ACK
+        | 1 << 0x30; // ACK URG
+    SANE >> (flags & 0x37) & 1 != 0
+}
+
+#[inline(always)]
+fn tcp(l4: &[u8], len: usize) -> Result<(u16, u16, Kind), Invalid> {
+    let Some(h) = l4.first_chunk::<20>() else { return Err(Invalid::Truncated) };
+    let header = usize::from(h[12] >> 4) * 4;
+    let Some(options) = l4.get(20..header).filter(|_| header <= len) else {
+        return Err(Invalid::Truncated);
+    };
+    if !flags_are_sane(h[13]) {
+        return Err(Invalid::TcpFlags);
+    }
+    let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+    let segment = Segment::new(
+        word(4),
+        word(8),
+        u16::from_be_bytes([h[14], h[15]]),
+        h[13],
+        (len - header) as u32,
+        options,
+    );
+    let ports = word(0);
+    Ok(((ports >> 16) as u16, ports as u16, Kind::Tcp(segment)))
+}
+
+#[inline(always)]
+fn udp(p: &Input<'_>, ip: &Ip, l4: &[u8], len: usize) -> Result<Seen, Invalid> {
+    let Some(h) = l4.first_chunk::<8>() else { return Err(Invalid::Truncated) };
+    let own = usize::from(u16::from_be_bytes([h[4], h[5]]));
+    if own < 8 || own > len {
+        return Err(Invalid::Truncated);
+    }
+    checksum(p, ip, &l4[..own.min(l4.len())], own)?;
+    let ports = u32::from_be_bytes([h[0], h[1], h[2], h[3]]);
+    if ports & 0xffff == 0 || ports >> 16 == 0 {
+        return Err(Invalid::PortZero);
+    }
+    Ok(Seen { tuple: ip.tuple(p.zone, (ports >> 16) as u16, ports as u16), kind: Kind::Udp })
+}
+
+fn icmp(p: &Input<'_>, ip: &Ip, l4: &[u8]) -> Result<Seen, Invalid> {
+    let Some(h) = l4.first_chunk::<8>() else { return Err(Invalid::Truncated) };
+    let type_code = u16::from_be_bytes([h[0], h[1]]);
+    let (proto, ty) = (ip.proto, h[0]);
+    if is_error(proto, ty) {
+        return icmp_error(p, ip, &l4[8..]);
+    }
+    let query = is_query(proto, ty);
+    if !query && !is_answer(proto, ty) {
+        return Err(Invalid::IcmpType);
+    }
+    let id = u16::from_be_bytes([h[4], h[5]]);
+    Ok(Seen { tuple: ip.tuple(p.zone, id, type_code), kind: Kind::Icmp { query } })
+}
+
+fn icmp_error(p: &Input<'_>, outer: &Ip, quote: &[u8]) -> Result<Seen, Invalid> {
+    let q = Quote::of(quote, outer.v6).ok_or(Invalid::Quote)?;
+    // An error goes to the sender of what it quotes.
+    if outer.dst != q.src {
+        return Err(Invalid::Unrelated);
+    }
+    Ok(Seen { tuple: q.tuple(p.zone).inverse(), kind: Kind::Error })
+}
+
+/// The packet that an ICMP error quotes, as far as it is there.
+#[derive(Debug)]
+pub(crate) struct Quote {
+    v6: bool,
+    src: u128,
+    dst: u128,
+    pub(crate) proto: u8,
+    /// The quoted L4 header, in the quote.
+    pub(crate) l4: usize,
+    sport: u16,
+    dport: u16,
+}
+
+impl Quote {
+    /// Read a quote; its own lengths are not believed. `None` if it is of another IP version, a
+    /// later fragment, an ICMP error, or has not the part of L4 that names the connection.
+    pub(crate) fn of(q: &[u8], v6: bool) -> Option<Quote> {
+        let (proto, l4, src, dst) = if v6 {
+            let h = q.first_chunk::<40>().filter(|h| h[0] >> 4 == 6)?;
+            let (proto, l4, frag) = ext_headers(q, 40, q.len(), h[6])?;
+            if frag & flow::extract::FRAG_LATER != 0 {
+                return None;
+            }
+            (proto, l4, be128(h, 8)?, be128(h, 24)?)
+        } else {
+            let h = q.first_chunk::<20>().filter(|h| h[0] >> 4 == 4 && h[0] & 0xf >= 5)?;
+            if be16(h, 6)? & 0x1fff != 0 {
+                return None;
+            }
+            let l4 = usize::from(h[0] & 0xf) * 4;
+            (h[9], l4, be32(h, 12)?.into(), be32(h, 16)?.into())
+        };
+        let b = q.get(l4..)?;
+        let (sport, dport) = match proto {
+            ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => (be16(b, 0)?, be16(b, 2)?),
+            ip_proto::ICMP | ip_proto::ICMPV6 => {
+                let h = b.first_chunk::<8>()?;
+                if !is_query(proto, h[0]) && !is_answer(proto, h[0]) {
+                    return None;
+                }
+                (be16(h, 4)?, be16(h, 0)?)
+            }
+            ip_proto::GRE => {
+                let key = gre_key(b)?;
+                ((key >> 16) as u16, key as u16)
+            }
+            _ => (0, 0),
+        };
+        Some(Quote { v6, src, dst, proto, l4, sport, dport })
+    }
+
+    /// The quoted packet's tuple.
+    pub(crate) fn tuple(&self, zone: u16) -> Tuple {
+        if self.v6 {
+            Tuple::v6(zone, self.proto, self.src, self.dst, self.sport, self.dport)
+        } else {
+            let (src, dst) = (self.src as u32, self.dst as u32);
+            Tuple::v4(zone, self.proto, src, dst, self.sport, self.dport)
+        }
+    }
+}
+
+/// GRE's key (RFC 2890), 0 if it has none or is not version 0.
+fn gre_key(b: &[u8]) -> Option<u32> {
+    const CHECKSUM_OR_ROUTING: u16 = 0xc000;
+    const KEY: u16 = 0x2000;
+    const VERSION: u16 = 7;
+    let flags = be16(b, 0)?;
+    be16(b, 2)?;
+    if flags & KEY == 0 || flags & VERSION != 0 {
+        return Some(0);
+    }
+    be32(b, if flags & CHECKSUM_OR_ROUTING != 0 { 8 } else { 4 })
+}

@@ -1,0 +1,151 @@
+//! Which connections leave the table?
+//!
+//! Expired ones, found by a walk that goes a few entries further with each call, so that no call
+//! takes long; and when the table is full and a new connection comes, the one that matters least
+//! of some that are looked at. An established connection never makes room for another.
+
+use std::sync::atomic::Ordering;
+
+use flow::extract::ip_proto;
+
+use crate::entry::{Entry, Millis};
+use crate::meta::Snapshot;
+use crate::meta::bit;
+use crate::stats::Event;
+use crate::tcp::TcpState;
+use crate::tracker::Tracker;
+
+/// Entries that are looked at for one that may make room.
+const VICTIMS: usize = 128;
+/// Milliseconds in which nobody looks again after none was found.
+const GIVE_UP_FOR: u64 = 1;
+/// An ended connection counts for this many entries of a sweep's budget.
+const COST_OF_ENDING: usize = 8;
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Entries that were looked at.
+    pub seen: usize,
+    /// Connections whose time was over.
+    pub expired: usize,
+    /// Whether the walk came to its end and begins anew.
+    pub wrapped: bool,
+}
+
+/// How little a connection matters: lower ones make room first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Expired,
+    Closed,
+    Unanswered,
+    Opening,
+}
+
+/// A connection's class; `None` if it is established.
+fn class(e: &Entry, m: Snapshot, now: Millis) -> Option<Class> {
+    if e.is_expired(now) {
+        return Some(Class::Expired);
+    }
+    let proto = e.tuple(false).proto();
+    if proto == ip_proto::TCP {
+        match TcpState::from_u8(m.state()) {
+            TcpState::TimeWait | TcpState::Close | TcpState::LastAck => return Some(Class::Closed),
+            TcpState::None | TcpState::SynSent => return Some(Class::Unanswered),
+            TcpState::SynRecv | TcpState::SynSent2 => return Some(Class::Opening),
+            _ => {}
+        }
+    }
+    if !m.has(bit::SEEN_REPLY) {
+        return Some(Class::Unanswered);
+    }
+    // Queries that were answered have done what they were for.
+    matches!(proto, ip_proto::ICMP | ip_proto::ICMPV6).then_some(Class::Opening)
+}
+
+impl Tracker {
+    /// Look at some entries, in their turn, and end those whose time is over.
+    ///
+    /// To be called by every worker between bursts, or by one thread alone, often enough that
+    /// the whole table is seen every few seconds; `budget` bounds the work: about that many
+    /// entries are looked at, fewer where many have expired.
+    pub fn sweep(&self, now: Millis, budget: usize) -> Swept {
+        let mut done = Swept::default();
+        let touched = self.pool.touched();
+        if touched == 0 {
+            return done;
+        }
+        let mut left = budget;
+        while left > 0 {
+            let at = self.sweep_at.fetch_add(1, Ordering::Relaxed);
+            let n = at % touched;
+            let Some(id) = self.pool.nth_touched(n) else { break };
+            done.seen += 1;
+            left -= 1;
+            if self.expire(now, id) {
+                done.expired += 1;
+                left = left.saturating_sub(COST_OF_ENDING);
+            }
+            if n + 1 == touched {
+                done.wrapped = true;
+                break;
+            }
+        }
+        done
+    }
+
+    fn expire(&self, now: Millis, id: u32) -> bool {
+        let e = self.pool.entry(id);
+        let m = e.meta.peek();
+        if !m.is_live() || !e.is_expired(now) {
+            return false;
+        }
+        let Some(g) = e.meta.lock(m) else { return false };
+        if !e.is_expired(now) {
+            return false; // A packet was faster.
+        }
+        g.kill();
+        self.bury(id);
+        self.counters.count(u64::from(id), Event::Expired);
+        true
+    }
+
+    /// Make room for one connection. Whether there is any.
+    pub(crate) fn evict(&self, now: Millis) -> bool {
+        let touched = self.pool.touched();
+        if touched == 0 || self.no_victim_until.load(Ordering::Relaxed) > now.0 {
+            return false;
+        }
+        // Twice, as the one that was chosen may be gone or answered by the time it is locked.
+        for _ in 0..2 {
+            let from = self.evict_at.fetch_add(VICTIMS, Ordering::Relaxed);
+            let victims = (from..from + VICTIMS.min(touched)).filter_map(|n| {
+                let id = self.pool.nth_touched(n % touched)?;
+                let e = self.pool.entry(id);
+                let m = e.meta.peek();
+                let class = class(e, m, now).filter(|_| m.is_live())?;
+                Some((class, e.made(), id, m))
+            });
+            let Some((chosen, _, id, m)) = victims.min_by_key(|v| (v.0, v.1)) else {
+                self.no_victim_until.store(now.plus(GIVE_UP_FOR).0, Ordering::Relaxed);
+                return false;
+            };
+            let e = self.pool.entry(id);
+            let Some(g) = e.meta.lock(m) else { continue };
+            if class(e, g.snapshot(), now) != Some(chosen) {
+                continue;
+            }
+            g.kill();
+            self.bury(id);
+            let event = match chosen {
+                Class::Expired => Event::Expired,
+                Class::Closed => Event::EvictedClosed,
+                Class::Unanswered => Event::EvictedUnanswered,
+                Class::Opening => Event::EvictedOpening,
+            };
+            self.counters.count(u64::from(id), event);
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,183 @@
+//! Is a segment one that the receiver would take?
+//!
+//! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter"), with the
+//! bounds of Linux's tracker: per side, the highest number sent (`end`), the highest that the
+//! other side allows (`max_end`), and the largest window it has offered (`max_win`).
+//!
+//! A segment is good if
+//! 1. it begins at or before what the receiver allows: `seq <= sender.max_end`;
+//! 2. it ends behind what the receiver can still ask for: `end >= sender.end - receiver.max_win`;
+//! 3. it acknowledges nothing that was not sent: `sack <= receiver.end`;
+//! 4. and nothing too old: `ack >= receiver.end - max(sender.max_win, 66000)`.
+//!
+//! Failing 1 or 3 makes a segment invalid. Failing 2 or 4 makes it late: old data again, or an
+//! overtaken acknowledgement. It passes and changes nothing.
+
+use super::segment::{ACK, NO_SCALE, RST, SYN, Segment, Sort};
+use super::{Peer, Tcp, TcpState, after, before, peer_flag};
+
+/// What the window says of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    Good,
+    /// Let through, but believed in nothing.
+    Late,
+    Outside,
+}
+
+/// An acknowledgement may be older than this many bytes only if windows are larger.
+const MAX_ACK_WINDOW: u32 = 66_000;
+
+/// What a side says of itself with a SYN.
+fn begin(peer: &mut Peer, s: &Segment) {
+    peer.end = s.end;
+    peer.max_end = s.end;
+    peer.max_win = u32::from(s.win).max(1);
+    peer.scale = 0;
+    peer.flags = 0;
+    if s.scale != NO_SCALE {
+        peer.scale = s.scale;
+        peer.flags |= peer_flag::WINDOW_SCALE;
+    }
+    if s.sack_permitted {
+        peer.flags |= peer_flag::SACK_PERMITTED;
+    }
+}
+
+/// The side that sends the first segment of a connection.
+pub(super) fn first(s: &Segment) -> [Peer; 2] {
+    let mut sender = Peer::default();
+    let mut receiver = Peer::default();
+    begin(&mut sender, s);
+    if !s.has(SYN) {
+        // Picked up in the middle: windows may be scaled, nobody knows how.
+        sender.max_end = s.end.wrapping_add(sender.max_win);
+        sender.scale = 0;
+        sender.flags = peer_flag::SACK_PERMITTED | peer_flag::LIBERAL;
+        receiver.flags = sender.flags;
+    }
+    [sender, receiver]
+}
+
+/// Check a segment against the window, and take over what it says if it is good.
+pub(super) fn check(t: &mut Tcp, reply: bool, s: &Segment, liberal: bool) -> Fit {
+    let (head, tail) = t.peers.split_at_mut(1);
+    let (sender, receiver) =
+        if reply { (&mut tail[0], &mut head[0]) } else { (&mut head[0], &mut tail[0]) };
+    let sack_used = receiver.flags & peer_flag::SACK_PERMITTED != 0;
+    let (mut ack, mut sack) = (s.ack, if sack_used { s.sack } else { s.ack });
+
+    let opening = s.has(SYN)
+        && (sender.max_win == 0
+            || after(s.end, sender.end)
+                && matches!(t.state, TcpState::SynSent | TcpState::SynRecv));
+    if opening {
+        begin(sender, s);
+        // Scaling is in force only if both sides have the option (RFC 7323).
+        if reply && sender.flags & receiver.flags & peer_flag::WINDOW_SCALE == 0 {
+            sender.scale = 0;
+            receiver.scale = 0;
+        }
+        if reply && !s.has(ACK) {
+            return Fit::Good; // A simultaneous open.
+        }
+    } else if sender.max_win == 0 {
+        // The middle of a connection whose beginning was not seen.
+        sender.end = s.end;
+        sender.max_win = (u32::from(s.win) << sender.scale).max(1);
+        sender.max_end = s.end.wrapping_add(sender.max_win);
+        if receiver.max_win == 0 {
+            receiver.end = sack;
+            receiver.max_end = sack;
+        }
+    }
+
+    // No acknowledgement, or one of some stacks' resets: as if it were right.
+    if !s.has(ACK) || s.has(RST) && ack == 0 {
+        ack = receiver.end;
+        sack = ack;
+    }
+    let (mut seq, mut end) = (s.seq, s.end);
+    if s.has(RST) {
+        // The answer to a SYN has no number of its own.
+        if seq == 0 && t.state == TcpState::SynSent {
+            seq = sender.end;
+            end = seq;
+        }
+    } else if seq == end {
+        // Nothing in it: only the acknowledgement counts.
+        seq = sender.end;
+        end = seq;
+    }
+
+    let liberal = liberal || sender.flags & peer_flag::LIBERAL != 0;
+    let fit = fit(sender, receiver, seq, end, sack);
+    if fit != Fit::Good && !liberal {
+        return fit;
+    }
+    if fit == Fit::Good {
+        accept(sender, receiver, s, end, ack, sack);
+        note_repetition(t, reply, s, seq, end, ack);
+    }
+    Fit::Good
+}
+
+#[inline(always)]
+fn fit(sender: &Peer, receiver: &Peer, seq: u32, end: u32, sack: u32) -> Fit {
+    if !before(seq, sender.max_end.wrapping_add(1)) || !before(sack, receiver.end.wrapping_add(1)) {
+        return Fit::Outside;
+    }
+    let oldest = sender.end.wrapping_sub(receiver.max_win).wrapping_sub(1);
+    let in_window = receiver.max_win == 0 || after(end, oldest);
+    let window = sender.max_win.max(MAX_ACK_WINDOW);
+    let oldest_ack = receiver.end.wrapping_sub(window).wrapping_sub(1);
+    if in_window && after(sack, oldest_ack) { Fit::Good } else { Fit::Late }
+}
+
+#[inline(always)]
+fn accept(sender: &mut Peer, receiver: &mut Peer, s: &Segment, end: u32, ack: u32, sack: u32) {
+    // The window of a SYN is never scaled.
+    let win = if s.has(SYN) { u32::from(s.win) } else { u32::from(s.win) << sender.scale };
+    sender.max_win = sender.max_win.max(win.wrapping_add(sack.wrapping_sub(ack)));
+    if after(end, sender.end) {
+        sender.end = end;
+        sender.flags |= peer_flag::UNACKNOWLEDGED;
+    }
+    if s.has(ACK) && (sender.flags & peer_flag::MAX_ACK == 0 || after(ack, sender.max_ack)) {
+        sender.max_ack = ack;
+        sender.flags |= peer_flag::MAX_ACK;
+    }
+    if receiver.max_win != 0 && after(end, sender.max_end) {
+        receiver.max_win = receiver.max_win.wrapping_add(end.wrapping_sub(sender.max_end));
+    }
+    let allowed = sack.wrapping_add(win);
+    if after(allowed, receiver.max_end.wrapping_sub(1)) {
+        receiver.max_end = allowed.wrapping_add(u32::from(win == 0));
+    }
+    if ack == receiver.end {
+        receiver.flags &= !peer_flag::UNACKNOWLEDGED;
+    }
+}
+
+/// Count how often the same acknowledgement has come: a side that gets no answer.
+#[inline(always)]
+fn note_repetition(t: &mut Tcp, reply: bool, s: &Segment, seq: u32, end: u32, ack: u32) {
+    if s.sort() != Sort::Ack {
+        return;
+    }
+    let same = t.last_reply == reply
+        && t.last_seq == seq
+        && t.last_ack == ack
+        && t.last_end == end
+        && t.last_win == s.win;
+    if same {
+        t.repeated = t.repeated.saturating_add(1);
+        return;
+    }
+    t.last_reply = reply;
+    t.last_seq = seq;
+    t.last_ack = ack;
+    t.last_end = end;
+    t.last_win = s.win;
+    t.repeated = 0;
+}

@@ -1,0 +1,371 @@
+//! Which connection is a packet of, and what does the packet do to it?
+//!
+//! [`Tracker`] is the table of all connections, shared by all workers. Looking a packet up takes
+//! no lock but, for TCP, the connection's own. See [`crate::meta`] for the rules under which
+//! entries are read and written, [`crate::index`] for how they are found, [`crate::commit`] for
+//! how they are made.
+//!
+//! Time and randomness come from the caller. Must not know: rules, ports, workers.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use crate::entry::{Entry, Millis};
+use crate::index::{Index, Place};
+use crate::input::{Input, Invalid, Kind, Seen, read};
+use crate::meta::{Snapshot, bit};
+use crate::nat::NatEdit;
+use crate::pool::Pool;
+use crate::stats::{Counters, Event};
+use crate::tcp::{Outcome, Segment, Status, Tcp, TcpOptions};
+use crate::timeout::{Lifetime, Timeout, Timeouts};
+use crate::tuple::Tuple;
+use crate::verdict::{ConnRef, CtState, Verdict};
+use crate::zones::Zones;
+
+/// The most connections that a tracker can be made for.
+pub const MAX_CONNECTIONS: usize = 1 << 29;
+
+/// UDP of both sides that has gone on for longer counts as a stream.
+const STREAM_AFTER: u64 = 2000;
+
+/// How a tracker is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The most connections, 1 to [`MAX_CONNECTIONS`]; address space for them is reserved.
+    pub connections: usize,
+    /// A secret from a random source, so that nobody can aim at one place of the index.
+    pub seed: u64,
+    /// How strict TCP is followed.
+    pub tcp: TcpOptions,
+}
+
+/// All connections.
+pub struct Tracker {
+    pub(crate) index: Index,
+    pub(crate) pool: Pool,
+    pub(crate) zones: Zones,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) counters: Counters,
+    pub(crate) tcp: TcpOptions,
+    pub(crate) seed: u64,
+    /// Where the next sweep and the next search for a victim go on.
+    pub(crate) sweep_at: AtomicUsize,
+    pub(crate) evict_at: AtomicUsize,
+    /// No victim was to be found until then.
+    pub(crate) no_victim_until: AtomicU64,
+    /// By range: until when the range counts as exhausted.
+    pub(crate) exhausted: Box<[AtomicU64]>,
+}
+
+/// What a lookup found.
+pub(crate) enum Found {
+    /// The packet's connection, followed.
+    Conn(Verdict),
+    /// No connection.
+    Nothing,
+    Invalid(Invalid),
+}
+
+impl Tracker {
+    /// An empty tracker.
+    ///
+    /// # Errors
+    /// The address space for the tables cannot be reserved, or `connections` is out of range.
+    pub fn new(config: Config) -> io::Result<Tracker> {
+        let n = config.connections;
+        if n == 0 || n > MAX_CONNECTIONS {
+            let why = format!("{n} connections: not from 1 to {MAX_CONNECTIONS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let pool = Pool::new(n)?;
+        Ok(Tracker {
+            index: Index::new(pool.capacity())?,
+            pool,
+            zones: Zones::new()?,
+            timeouts: Timeouts::new()?,
+            counters: Counters::new(),
+            tcp: config.tcp,
+            seed: config.seed,
+            sweep_at: AtomicUsize::new(0),
+            evict_at: AtomicUsize::new(0),
+            no_victim_until: AtomicU64::new(0),
+            exhausted: (0..256).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// Track one packet without making a connection: `ct()` without `commit`.
+    ///
+    /// `nat`: whether the action says `nat`; only then does the verdict hold an edit, and
+    /// `ct_state` its bits. A packet that cannot be tracked, or is no part of its connection,
+    /// comes back as `+inv` and unchanged.
+    #[inline]
+    pub fn track(&self, now: Millis, input: &Input<'_>, nat: bool) -> Verdict {
+        match read(input) {
+            Ok(seen) => self.conclude(&seen, self.find(now, &seen, nat)),
+            Err(why) => self.invalid(u64::from(input.zone), why),
+        }
+    }
+
+    /// The verdict for what a lookup found.
+    #[inline]
+    pub(crate) fn conclude(&self, seen: &Seen, found: Found) -> Verdict {
+        match found {
+            Found::Conn(v) => v,
+            Found::Nothing => match self.may_begin(seen) {
+                Ok(()) => Verdict::new(&seen.tuple),
+                Err(why) => self.invalid(seen.tuple.ports, why),
+            },
+            Found::Invalid(why) => self.invalid(seen.tuple.ports, why),
+        }
+    }
+
+    /// Whether a packet without a connection can begin one.
+    pub(crate) fn may_begin(&self, seen: &Seen) -> Result<(), Invalid> {
+        match &seen.kind {
+            Kind::Error => Err(Invalid::Unrelated),
+            Kind::Icmp { query: false } => Err(Invalid::NotNew),
+            Kind::Tcp(s) if Tcp::first(s, &self.tcp).is_none() => Err(Invalid::NotNew),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn invalid(&self, stripe: u64, why: Invalid) -> Verdict {
+        self.counters.invalid(stripe, why);
+        Verdict::INVALID
+    }
+
+    /// Find a packet's connection and follow it.
+    #[inline]
+    pub(crate) fn find(&self, now: Millis, seen: &Seen, nat: bool) -> Found {
+        let hash = seen.tuple.hash(self.seed);
+        loop {
+            let found = self.index.find(hash, |place| self.matching(now, place, &seen.tuple));
+            let Some((place, m)) = found else { return Found::Nothing };
+            if let Some(found) = self.follow(now, seen, place, m, nat) {
+                return found;
+            }
+            // It ended, or changed while it was read: look again.
+        }
+    }
+
+    /// Whether that entry is a living connection with this tuple.
+    #[inline(always)]
+    pub(crate) fn matching(
+        &self,
+        now: Millis,
+        place: Place,
+        tuple: &Tuple,
+    ) -> Option<(Place, Snapshot)> {
+        let e = self.pool.entry(place.id);
+        let m = e.meta.peek();
+        let is = m.is_live() && e.tuple_is(place.reply, tuple) && !e.is_expired(now);
+        is.then_some((place, m))
+    }
+
+    /// Let a packet act on its connection. `None` if the entry is not that connection any more.
+    #[inline(always)]
+    pub(crate) fn follow(
+        &self,
+        now: Millis,
+        seen: &Seen,
+        place: Place,
+        m: Snapshot,
+        nat: bool,
+    ) -> Option<Found> {
+        let e = self.pool.entry(place.id);
+        match &seen.kind {
+            Kind::Tcp(s) => self.follow_tcp(now, e, place, m, s, nat),
+            Kind::Error => {
+                let v = self.read_verdict(e, place, m, true, nat)?;
+                Some(Found::Conn(v))
+            }
+            kind => {
+                let m = self.refresh(now, e, place, m, kind)?;
+                let v = self.read_verdict(e, place, m, false, nat)?;
+                Some(Found::Conn(v))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn follow_tcp(
+        &self,
+        now: Millis,
+        e: &Entry,
+        place: Place,
+        m: Snapshot,
+        s: &Segment,
+        nat: bool,
+    ) -> Option<Found> {
+        let mut g = e.meta.lock(m)?;
+        let mut tcp = Tcp::unpack(&e.tcp_words());
+        let m = g.snapshot();
+        let status = Status { seen_reply: m.has(bit::SEEN_REPLY), assured: m.has(bit::ASSURED) };
+        let outcome = tcp.packet(place.reply, s, status, &self.tcp);
+        if outcome == Outcome::Reopen {
+            g.kill();
+            self.bury(place.id);
+            self.counters.count(u64::from(place.id), Event::Closed);
+            return Some(Found::Nothing);
+        }
+        e.set_tcp_words(&tcp.pack());
+        if let Outcome::Invalid(why) = outcome {
+            return Some(Found::Invalid(why));
+        }
+        if place.reply {
+            g.word |= bit::SEEN_REPLY;
+        }
+        if let Outcome::Accepted { lifetime, assured } = outcome {
+            g.set_state(tcp.state as u8);
+            if assured {
+                g.word |= bit::ASSURED;
+            }
+            if let Some(lifetime) = lifetime {
+                e.set_expires(now.plus(self.timeouts.millis(m.policy(), lifetime)));
+            }
+        }
+        let v = self.verdict(e, place, g.snapshot(), false, nat);
+        if outcome == Outcome::Over {
+            g.kill();
+            self.bury(place.id);
+            self.counters.count(u64::from(place.id), Event::Closed);
+        }
+        Some(Found::Conn(v))
+    }
+
+    /// Renew the time of a connection that is not TCP, and note what the packet says of it.
+    #[inline(always)]
+    fn refresh(
+        &self,
+        now: Millis,
+        e: &Entry,
+        place: Place,
+        m: Snapshot,
+        kind: &Kind,
+    ) -> Option<Snapshot> {
+        let mut wanted = 0;
+        if place.reply {
+            wanted |= bit::SEEN_REPLY;
+        } else if !m.has(bit::SEEN_REPLY) {
+            wanted |= bit::SEEN_MORE;
+        }
+        let answered = m.has(bit::SEEN_REPLY) || place.reply;
+        let mut stream = m.has(bit::ASSURED);
+        if answered && !stream && matches!(kind, Kind::Udp) {
+            stream = now.0.saturating_sub(e.made().0) > STREAM_AFTER;
+            if stream {
+                wanted |= bit::ASSURED;
+            }
+        }
+        let m = if m.0 & wanted == wanted { m } else { note(e, m, wanted)? };
+        let t: Lifetime = match (kind, answered) {
+            (Kind::Udp, true) if stream => Timeout::UdpStream,
+            (Kind::Udp, true) => Timeout::UdpMultiple,
+            (Kind::Udp, false) => Timeout::UdpSingle,
+            (Kind::Icmp { .. }, true) => Timeout::IcmpReply,
+            (Kind::Icmp { .. }, false) => Timeout::IcmpFirst,
+            (_, true) => Timeout::OtherReply,
+            (_, false) => Timeout::OtherFirst,
+        }
+        .into();
+        // Should the entry be another connection by now, it gets this one's time once, and its
+        // own with its next packet.
+        e.set_expires(now.plus(self.timeouts.millis(m.policy(), t)));
+        Some(m)
+    }
+
+    /// The verdict for a packet of the connection, read without the lock.
+    #[inline(always)]
+    pub(crate) fn read_verdict(
+        &self,
+        e: &Entry,
+        place: Place,
+        seen: Snapshot,
+        related: bool,
+        nat: bool,
+    ) -> Option<Verdict> {
+        let m = e.meta.read();
+        if !m.same_connection(seen) {
+            return None;
+        }
+        let v = self.verdict(e, place, m, related, nat);
+        e.meta.unchanged(m).then_some(v)
+    }
+
+    /// The verdict for a packet of the connection as it is.
+    #[inline(always)]
+    pub(crate) fn verdict(
+        &self,
+        e: &Entry,
+        place: Place,
+        m: Snapshot,
+        related: bool,
+        nat: bool,
+    ) -> Verdict {
+        let reply = place.reply;
+        let mut state = CtState::TRK;
+        if related {
+            state = state.and(CtState::REL);
+        } else if m.has(bit::SEEN_REPLY) || reply {
+            state = state.and(CtState::EST);
+        } else {
+            state = state.and(CtState::NEW);
+        }
+        if reply {
+            state = state.and(CtState::RPL);
+        }
+        let orig = e.tuple(false);
+        let mut edit = NatEdit::NONE;
+        if nat && m.has(bit::SNAT | bit::DNAT) {
+            let (s, d) = (m.has(bit::SNAT), m.has(bit::DNAT));
+            let (src, dst) = if reply { (d, s) } else { (s, d) };
+            let to = if reply { orig.inverse() } else { e.tuple(true).inverse() };
+            edit = NatEdit::new(to, src, dst, related);
+            if src {
+                state = state.and(CtState::SNAT);
+            }
+            if dst {
+                state = state.and(CtState::DNAT);
+            }
+        }
+        Verdict {
+            state,
+            mark: e.mark(),
+            label: e.label(m),
+            orig,
+            nat: edit,
+            conn: ConnRef::new(place.id, m.generation(), reply, related),
+        }
+    }
+
+    /// Take a connection apart that [`crate::meta::Guard::kill`] has ended.
+    pub(crate) fn bury(&self, id: u32) {
+        let e = self.pool.entry(id);
+        let (orig, reply) = (e.tuple(false), e.tuple(true));
+        self.index.remove(orig.hash(self.seed), Place { id, reply: false });
+        if !e.meta.peek().has(bit::SELF) {
+            self.index.remove(reply.hash(self.seed), Place { id, reply: true });
+        }
+        e.meta.release();
+        self.zones.give(orig.zone());
+        self.pool.give(id);
+    }
+
+    /// End a connection, unless it has ended already.
+    pub(crate) fn end(&self, id: u32, seen: Snapshot) -> bool {
+        let Some(g) = self.pool.entry(id).meta.lock(seen) else { return false };
+        g.kill();
+        self.bury(id);
+        true
+    }
+}
+
+/// Set status bits of a connection.
+#[cold]
+fn note(e: &Entry, seen: Snapshot, bits: u64) -> Option<Snapshot> {
+    let mut g = e.meta.lock(seen)?;
+    g.word |= bits;
+    Some(g.snapshot())
+}
