@@ -14,8 +14,9 @@ use flow::{Field, FlowKey, Match};
 
 use crate::action::{Action, Ct, Learn, LearnSpec, NatAddrs, OfPort, SetField, SetForm, Zone};
 use crate::group::MAX_GROUP;
-use crate::matching::{MatchBuilder, meets};
+use crate::matching::{CT_INV, MatchBuilder, meets};
 use crate::mf::{Mf, Prereq, Subfield};
+use crate::vlan::MAX_TAGS;
 
 /// Bytes of a packet that `output(max_len=)` must at least leave.
 pub const MIN_TRUNCATED: u32 = 14;
@@ -25,6 +26,8 @@ pub const MIN_TRUNCATED: u32 = 14;
 pub struct Shape {
     key: FlowKey,
     mask: FlowKey,
+    /// VLAN tags that are known to be there.
+    tags: usize,
     /// The rule's table; `None` if it is not in one.
     table: Option<u8>,
     /// Nothing is known and nothing is refused because of it.
@@ -58,10 +61,14 @@ pub enum ActionError {
     Table(u8),
     /// Not a group's number.
     Group(u32),
+    /// More VLAN tags than a packet's key keeps.
+    TooManyTags,
     /// A zone's number has 16 bits.
     ZoneWidth(u8),
     /// A flag or an argument that needs `commit`.
     NeedsCommit(&'static str),
+    /// The match is on invalid packets, which have no connection.
+    CommitInvalid,
     /// Not in an action set.
     NotInSet,
     /// Conjunctions stand with notes only.
@@ -105,10 +112,14 @@ impl fmt::Display for ActionError {
                 write!(f, "goto_table leads to tables behind this one ({from}), up to 254, only")
             }
             ActionError::Group(_) => write!(f, "a group's number is 0 to {MAX_GROUP}"),
+            ActionError::TooManyTags => write!(f, "a packet has at most {MAX_TAGS} VLAN tags"),
             ActionError::ZoneWidth(n) => {
                 write!(f, "a zone has 16 bits, this field part has {n}")
             }
             ActionError::NeedsCommit(what) => write!(f, "{what} needs commit"),
+            ActionError::CommitInvalid => {
+                f.write_str("packets with ct_state=+inv have no connection to commit")
+            }
             ActionError::NotInSet => f.write_str("this action cannot be in an action set"),
             ActionError::WithConjunction => {
                 f.write_str("conjunction stands alone or with note, not with other actions")
@@ -129,17 +140,21 @@ impl Shape {
 
     /// The same from values and masks.
     pub fn from_parts(key: FlowKey, mask: FlowKey, table: Option<u8>) -> Shape {
-        Shape { key, mask, table, any: false }
+        let tags = usize::from(meets(&key, &mask, Prereq::Vlan));
+        Shape { key, mask, tags, table, any: false }
     }
 
     /// Packets of any kind, with nothing refused for it: for groups, whose packets come from
     /// rules.
     pub fn any() -> Shape {
-        Shape { key: FlowKey::ZERO, mask: FlowKey::ZERO, table: None, any: true }
+        Shape { key: FlowKey::ZERO, mask: FlowKey::ZERO, tags: 0, table: None, any: true }
     }
 
     fn meets(&self, prereq: Prereq) -> bool {
-        self.any || meets(&self.key, &self.mask, prereq)
+        match prereq {
+            Prereq::Vlan => self.any || self.tags > 0,
+            _ => self.any || meets(&self.key, &self.mask, prereq),
+        }
     }
 
     fn need(&self, what: &'static str, prereq: Prereq) -> Result<(), ActionError> {
@@ -167,13 +182,6 @@ impl Shape {
         self.readable(mf)
     }
 
-    fn set_tagged(&mut self, tagged: bool) {
-        let present = u128::from(VLAN_PRESENT);
-        let value = if tagged { present } else { 0 };
-        self.key.set(Field::VlanTci, value);
-        self.mask.set(Field::VlanTci, if tagged { present } else { 0xffff });
-    }
-
     /// Check one action, but not those inside it, and note what it does.
     ///
     /// # Errors
@@ -185,12 +193,17 @@ impl Shape {
             Action::OutputTrunc { port, max_len } => truncated(*port, *max_len),
             Action::Group(id) if id.0 > MAX_GROUP => Err(ActionError::Group(id.0)),
             Action::Resubmit { ct: true, .. } => self.need("resubmit(...,ct)", Prereq::Ct),
-            Action::PushVlan(_) | Action::SetVlanVid(_) | Action::SetVlanPcp(_) => {
-                self.set_tagged(true);
+            Action::PushVlan(_) if self.tags >= MAX_TAGS => Err(ActionError::TooManyTags),
+            Action::PushVlan(_) => {
+                self.tags += 1;
+                Ok(())
+            }
+            Action::SetVlanVid(_) | Action::SetVlanPcp(_) => {
+                self.tags = self.tags.max(1);
                 Ok(())
             }
             Action::StripVlan { .. } => {
-                self.set_tagged(false);
+                self.tags = self.tags.saturating_sub(1);
                 Ok(())
             }
             Action::Set(set) => self.set_field(set),
@@ -238,12 +251,13 @@ impl Shape {
             return valid_value(set);
         }
         self.changeable(mf)?;
-        if mf == Mf::VlanTci {
-            // Bits of a TCI may be set on any packet: with the tag bit they make a tag.
-            let whole = set.mask() == mf.full();
-            if set.mask() & u128::from(VLAN_PRESENT) != 0 && (whole || set.value() != 0) {
-                self.set_tagged(set.value() & u128::from(VLAN_PRESENT) != 0);
-            }
+        let present = u128::from(VLAN_PRESENT);
+        if mf == Mf::VlanTci && set.mask() & present != 0 {
+            // The bit that says whether there is a tag makes one or takes it off.
+            self.tags = match set.value() & present != 0 {
+                true => self.tags.max(1),
+                false => self.tags.saturating_sub(1),
+            };
         }
         valid_value(set)
     }
@@ -292,6 +306,9 @@ impl Shape {
             if ct.nat.is_some_and(|n| n.kind.is_some()) {
                 return Err(ActionError::NeedsCommit("nat with src or dst"));
             }
+        }
+        if ct.commit && self.key.get(Field::CtState) & u128::from(CT_INV) != 0 && !self.any {
+            return Err(ActionError::CommitInvalid);
         }
         match ct.nat.map(|n| n.addrs) {
             Some(NatAddrs::V4(..)) => self.need("translation to IPv4 addresses", Prereq::Ipv4),

@@ -87,6 +87,94 @@ pub struct Group {
     pub buckets: Box<[Bucket]>,
 }
 
+/// What to do with a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupCommand {
+    /// Add one; there must be none with this number.
+    Add,
+    /// Replace one; there must be one.
+    Modify,
+    /// Replace one or add it.
+    AddOrModify,
+    /// Remove one or all.
+    Delete,
+    /// Put buckets into one.
+    InsertBucket,
+    /// Take a bucket out of one.
+    RemoveBucket,
+}
+
+impl GroupCommand {
+    /// Every command by its word in a file of groups.
+    pub const ALL: [(&'static str, GroupCommand); 6] = [
+        ("add", GroupCommand::Add),
+        ("modify", GroupCommand::Modify),
+        ("add_or_mod", GroupCommand::AddOrModify),
+        ("delete", GroupCommand::Delete),
+        ("insert_bucket", GroupCommand::InsertBucket),
+        ("remove_bucket", GroupCommand::RemoveBucket),
+    ];
+}
+
+/// Which bucket of a group a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BucketPlace {
+    /// The first; new ones go before it.
+    First,
+    /// The last; new ones go behind it.
+    Last,
+    /// All of them; only to remove them.
+    All,
+    /// The one with that id; new ones go before it.
+    Id(u32),
+}
+
+/// One change of a bridge's groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMod {
+    /// What to do.
+    pub command: GroupCommand,
+    /// With all groups; only to delete them.
+    pub all: bool,
+    /// Which bucket a change of single buckets is about.
+    pub place: Option<BucketPlace>,
+    /// The group; for a deletion only its number counts, for a change of single buckets its
+    /// number and its buckets.
+    pub group: Group,
+}
+
+impl GroupMod {
+    /// The group that a change of single buckets makes of `old`.
+    ///
+    /// # Errors
+    /// There is no such bucket, or the result may not be.
+    pub fn change_buckets(&self, old: &Group) -> Result<Group, GroupError> {
+        let mut buckets = old.buckets.to_vec();
+        let find =
+            |id: u32| old.buckets.iter().position(|b| b.id == id).ok_or(GroupError::NoBucket(id));
+        match (self.command, self.place) {
+            (GroupCommand::InsertBucket, Some(place)) => {
+                let at = match place {
+                    BucketPlace::First => 0,
+                    BucketPlace::Last | BucketPlace::All => buckets.len(),
+                    BucketPlace::Id(id) => find(id)?,
+                };
+                buckets.splice(at..at, self.group.buckets.iter().cloned());
+            }
+            (GroupCommand::RemoveBucket, Some(place)) => match place {
+                BucketPlace::All => buckets.clear(),
+                BucketPlace::First => drop(buckets.drain(..buckets.len().min(1))),
+                BucketPlace::Last => drop(buckets.pop()),
+                BucketPlace::Id(id) => drop(buckets.remove(find(id)?)),
+            },
+            _ => {}
+        }
+        let group = Group { buckets: buckets.into(), ..old.clone() };
+        group.check()?;
+        Ok(group)
+    }
+}
+
 /// What is wrong with a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupError {
@@ -104,6 +192,8 @@ pub enum GroupError {
     NotSelect(&'static str),
     /// A fast failover bucket must watch a port or a group.
     NothingToWatch(u32),
+    /// There is no bucket with that id.
+    NoBucket(u32),
     /// A group that watches or holds itself.
     Itself(u32),
 }
@@ -128,6 +218,7 @@ impl std::fmt::Display for GroupError {
             GroupError::NothingToWatch(id) => {
                 write!(f, "bucket {id} of a fast failover group needs watch_port or watch_group")
             }
+            GroupError::NoBucket(id) => write!(f, "the group has no bucket with the id {id}"),
             GroupError::Itself(id) => write!(f, "bucket {id} leads to its own group"),
         }
     }
@@ -157,6 +248,9 @@ impl Group {
         ids.sort_unstable();
         if let Some(w) = ids.windows(2).find(|w| w[0] == w[1]) {
             return Err(GroupError::DuplicateBucket(w[0]));
+        }
+        if self.kind != GroupType::Select && self.buckets.iter().any(|b| b.weight > 1) {
+            return Err(GroupError::NotSelect("weight"));
         }
         self.buckets.iter().try_for_each(|b| self.check_bucket(b))
     }

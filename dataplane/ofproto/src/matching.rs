@@ -6,7 +6,7 @@
 //!
 //! Must not know: text, tables.
 
-use flow::extract::{VLAN_PRESENT, eth_type, ip_proto};
+use flow::extract::{FRAG_LATER, VLAN_PRESENT, eth_type, ip_proto};
 use flow::{Field, FlowKey, Match};
 
 use crate::action::OfPort;
@@ -18,9 +18,10 @@ pub const DL_VLAN_NONE: u128 = 0xffff;
 const ND_SOLICIT: u128 = 135;
 const ND_ADVERT: u128 = 136;
 
-/// Bits of `ct_state`: the packet is invalid to its tracker; it was tracked.
-const CT_INV: u8 = 1 << 4;
-const CT_TRK: u8 = 1 << 5;
+/// Bit of `ct_state`: the packet is invalid to its tracker.
+pub const CT_INV: u8 = 1 << 4;
+/// Bit of `ct_state`: the packet was tracked.
+pub const CT_TRK: u8 = 1 << 5;
 
 /// A match while it is put together.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +151,8 @@ pub fn meets(key: &FlowKey, mask: &FlowKey, prereq: Prereq) -> bool {
         let known = state & !u128::from(CT_INV | CT_TRK) != 0;
         known || state & u128::from(CT_TRK) != 0 && matched & !state & u128::from(CT_INV) != 0
     };
+    // Later fragments have no ports.
+    let ports = |p: u8| proto(p) && key.get(Field::NwFrag) & u128::from(FRAG_LATER) == 0;
     let nd = |types: &[u128]| {
         ty == Some(eth_type::IPV6)
             && proto(ip_proto::ICMPV6)
@@ -167,9 +170,9 @@ pub fn meets(key: &FlowKey, mask: &FlowKey, prereq: Prereq) -> bool {
         Prereq::Ipv4 => ty == Some(eth_type::IPV4),
         Prereq::Ipv6 => ty == Some(eth_type::IPV6),
         Prereq::Ip => is_ip,
-        Prereq::Tcp => proto(ip_proto::TCP),
-        Prereq::Udp => proto(ip_proto::UDP),
-        Prereq::Sctp => proto(ip_proto::SCTP),
+        Prereq::Tcp => ports(ip_proto::TCP),
+        Prereq::Udp => ports(ip_proto::UDP),
+        Prereq::Sctp => ports(ip_proto::SCTP),
         Prereq::Icmp4 => ty == Some(eth_type::IPV4) && proto(ip_proto::ICMP),
         Prereq::Icmp6 => ty == Some(eth_type::IPV6) && proto(ip_proto::ICMPV6),
         Prereq::Nd => nd(&[ND_SOLICIT, ND_ADVERT]),

@@ -116,7 +116,7 @@ pub fn parse_actions(
 }
 
 /// The line up to a `#` that is not inside quotes.
-fn without_comment(line: &str) -> &str {
+pub(crate) fn without_comment(line: &str) -> &str {
     let mut quoted = false;
     for (i, b) in line.bytes().enumerate() {
         match b {

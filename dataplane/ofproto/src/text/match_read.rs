@@ -9,7 +9,7 @@ use super::scan::{Form, Item};
 use super::subfield;
 use super::value::{self, number};
 use crate::matching::{MatchBuilder, MatchError, may_match};
-use crate::mf::Mf;
+use crate::mf::{Format, Mf};
 
 /// Who asks: rules may not match on everything that a packet may be described by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,9 @@ impl<'a, 'p> MatchReader<'a, 'p> {
                 ));
             }
         }
+        if self.purpose == Purpose::Packet && !has_one_value(mf, m) {
+            return Err(Fault::new(item.all, "a packet's field has one value, without a mask"));
+        }
         if mf == Mf::PacketType {
             return match v {
                 0 => Ok(()),
@@ -141,6 +144,15 @@ impl<'a, 'p> MatchReader<'a, 'p> {
     pub(crate) fn into_parts(self) -> (FlowKey, FlowKey) {
         self.builder.into_parts()
     }
+}
+
+/// Whether a value with that mask is one value; flags may leave out those that are not set.
+fn has_one_value(mf: Mf, mask: Option<u128>) -> bool {
+    let flags = matches!(
+        mf.info().format,
+        Format::CtState | Format::TcpFlags | Format::TunnelFlags | Format::Frag
+    );
+    mask.is_none_or(|m| flags || m & mf.full() == mf.full())
 }
 
 /// The fault for a word that is nothing that a match knows.
