@@ -101,7 +101,7 @@ fn foreign_addresses_make_no_frames() {
 fn a_broken_packet_ends_with_its_last_buffer() {
     const MORE: u32 = libc::XDP_PKT_CONTD;
     on_loopback(|socket, pool| {
-        let mut feed = |socket: &mut Socket, pool: &mut FramePool, len: u32, options: u32| {
+        let feed = |socket: &mut Socket, pool: &mut FramePool, len: u32, options: u32| {
             let frame = pool.alloc().expect("a free frame");
             let addr = socket.frames.filling.put(frame) + 256;
             socket.received(Desc { addr, len, options }, pool)
