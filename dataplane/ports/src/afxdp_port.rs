@@ -78,7 +78,7 @@ pub(crate) fn open(
     counters: &mut Vec<Arc<QueueCounters>>,
 ) -> Result<Opened, PortError> {
     let ifindex = system.devs.require(name)?;
-    let link = system.links.look_up(name)?;
+    let link = system.links.ask(ifindex)?;
     let link = link.ok_or_else(|| PortError::NoSuchInterface { interface: name.to_owned() })?;
     let mut warnings = address_warnings(name, &link, system);
     let mut takeover = Takeover::new(&system.devs, name)?;

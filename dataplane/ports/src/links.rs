@@ -188,13 +188,12 @@ impl LinkWatcher {
         self.links().find(|l| l.name == name)
     }
 
-    /// The interface as the kernel describes it now.
+    /// The interface as the kernel describes it now; `None` if there is none of that index.
     ///
     /// # Errors
-    /// If the kernel refuses the list.
-    pub fn look_up(&mut self, name: &str) -> Result<Option<Link>, PortError> {
-        let links = self.requests.links().map_err(failed("list"))?;
-        Ok(links.into_iter().find(|l| l.name == name))
+    /// If the kernel refuses to say.
+    pub fn ask(&mut self, ifindex: u32) -> Result<Option<Link>, PortError> {
+        self.requests.link(ifindex).map_err(failed("describe"))
     }
 
     /// IP addresses of an interface.

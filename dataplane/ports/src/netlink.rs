@@ -242,7 +242,28 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        // Lets the kernel filter a dump by interface; without it (before 4.20), we do.
+        let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Requests { socket, sequence: 0 })
+    }
+
+    /// One link; `None` if there is none of that index.
+    pub(crate) fn link(&mut self, ifindex: u32) -> io::Result<Option<Link>> {
+        let mut body = [0; LINK];
+        body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        self.send(RTM_GETLINK, 0, &body)?;
+        let mut found = None;
+        for (kind, _, body) in messages(&receive(&self.socket)?) {
+            match (kind, link_message(kind, body)) {
+                (NLMSG_ERROR, _) => match errno(body) {
+                    Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {}
+                    other => other?,
+                },
+                (_, Some(LinkMessage::New(link))) => found = Some(link),
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
     /// All links of the namespace.
@@ -264,7 +285,9 @@ impl Requests {
     /// IP addresses of an interface.
     pub(crate) fn addresses(&mut self, ifindex: u32) -> io::Result<Vec<IpAddr>> {
         let mut found = Vec::new();
-        self.dump(RTM_GETADDR, &[0; ADDR], |kind, body| {
+        let mut body = [0; ADDR];
+        body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        self.dump(RTM_GETADDR, &body, |kind, body| {
             if kind == RTM_NEWADDR {
                 found.extend(address(body, ifindex));
             } else {

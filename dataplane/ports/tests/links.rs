@@ -43,7 +43,10 @@ fn follows_a_link_through_its_life() {
     watch.wait("v0", Change::Mtu(9000));
     ip("addr add 10.1.2.3/24 dev v0");
     ip("addr add fd00::7/64 dev v0 nodad");
+    assert_eq!(watch.0.ask(v0).unwrap().as_ref(), watch.0.link(v0));
+    ip("addr add 10.7.7.7/24 dev v1");
     let addresses = watch.0.addresses(v0).unwrap();
+    assert!(!addresses.contains(&"10.7.7.7".parse().unwrap()), "{addresses:?}");
     for a in ["10.1.2.3", "fd00::7"] {
         assert!(addresses.contains(&a.parse().unwrap()), "{addresses:?}");
     }
@@ -62,7 +65,7 @@ fn follows_a_link_through_its_life() {
     let w0 = watch.wait("w0", Change::Appeared).ifindex;
     watch.0.delete(w0).unwrap();
     watch.wait("w0", Change::Gone(Left::Deleted));
-    assert!(watch.0.look_up("w0").unwrap().is_none());
+    assert!(watch.0.ask(w0).unwrap().is_none());
     watch.0.delete(w0).unwrap();
 }
 

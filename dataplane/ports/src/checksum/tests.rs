@@ -280,6 +280,25 @@ proptest! {
         prop_assert_eq!(settled(&mut pool(), &unfinished).0, f.bytes(Fill::Right));
     }
 
+    /// The quick answer is never given to a packet that the whole walk would touch.
+    #[test]
+    fn the_short_cut_leads_to_the_same_place(
+        f in any_frame(), fill in 0..2, hit in prop::option::of((0..80usize, any::<u8>())),
+    ) {
+        let mut bytes = f.bytes(if fill == 0 { Fill::Right } else { Fill::Unfinished });
+        if let Some((at, value)) = hit {
+            let last = bytes.len() - 1;
+            bytes[at.min(last)] = value;
+        }
+        let mut pool = pool();
+        let mut p = pool.packet_from(&bytes).unwrap();
+        let walked = ethernet(&mut p, 0, &VxlanPorts::default(), 0).unwrap_or(Settled::AsItWas);
+        prop_assert!(
+            walked == Settled::AsItWas || !is_plainly_finished(&bytes, &VxlanPorts::default())
+        );
+        pool.free_packet(p);
+    }
+
     #[test]
     fn any_bytes_keep_their_length(mut bytes in prop::collection::vec(any::<u8>(), 0..200), ty in 0..4) {
         // Mostly something that is looked into.
@@ -317,6 +336,11 @@ fn agrees_with_etherparse() {
             [(tcp, 50, 26..34, 6u8, 34usize), (udp, 60, 22..54, 17, 54)]
         {
             assert_eq!(settled(&mut pool, &right), (right.clone(), Settled::AsItWas));
+            let v4 = right[12] == 8;
+            assert_eq!(
+                is_plainly_finished(&right, &VxlanPorts::default()),
+                v4 && right.len() >= 54
+            );
             let length = ((right.len() - l4) as u32).to_be_bytes();
             let partial = sum(&[&right[pseudo_at], &length, &[0, proto]]);
             let mut unfinished = right.clone();
