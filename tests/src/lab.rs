@@ -40,7 +40,7 @@ impl Lab {
         cmd::run(&["ip", "netns", "add", name])?;
         let node = Node { name: name.to_owned() };
         node.run(&["sysctl", "-q", "-w", "net.ipv6.conf.default.disable_ipv6=1"])?;
-        node.run(&["ip", "link", "set", "lo", "up"])?;
+        node.run(&["ip", "link", "set", "dev", "lo", "up"])?;
         Ok(node)
     }
 
@@ -54,11 +54,11 @@ impl Lab {
         let n = n.to_string();
         #[rustfmt::skip]
         cmd::run(&[
-            "ip", "link", "add", here, "numrxqueues", &n, "numtxqueues", &n, "type", "veth",
+            "ip", "link", "add", "name", here, "numrxqueues", &n, "numtxqueues", &n, "type", "veth",
             "peer", "name", there, "netns", &node.name, "numrxqueues", &n, "numtxqueues", &n,
         ])?;
-        cmd::run(&["ip", "link", "set", here, "up"])?;
-        node.run(&["ip", "link", "set", there, "up"])?;
+        cmd::run(&["ip", "link", "set", "dev", here, "up"])?;
+        node.run(&["ip", "link", "set", "dev", there, "up"])?;
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Lab {
         self.hosts.set(self.hosts.get() + 1);
         let mac = Mac([2, 0, 0, 0, 1, self.hosts.get()]);
         self.cable_with_queues(name, &node, "eth0", queues)?;
-        node.run(&["ip", "link", "set", "eth0", "address", &mac.to_string()])?;
+        node.run(&["ip", "link", "set", "dev", "eth0", "address", &mac.to_string()])?;
         if !cidr.is_empty() {
             node.run(&["ip", "addr", "add", cidr, "dev", "eth0"])?;
         }

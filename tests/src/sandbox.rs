@@ -22,7 +22,7 @@ pub fn command(args: &[&str]) -> Result<Command> {
 pub fn furnish() -> Result<()> {
     cmd::run(&["mount", "-t", "sysfs", "sysfs", "/sys"])?;
     cmd::run(&["mount", "-t", "tmpfs", "tmpfs", "/run"])?;
-    cmd::run(&["ip", "link", "set", "lo", "up"])?;
+    cmd::run(&["ip", "link", "set", "dev", "lo", "up"])?;
     quiet_ipv6()
 }
 

@@ -193,15 +193,18 @@ fn removal(lab: &Lab) -> Result<()> {
     daemon.run("del-port br0 h2")?;
     h1.cannot_reach(&h2.address)?;
     h1.ping(&h3.address, 5)?;
-    ensure!(!cmd::run(&["ip", "link", "show", "h2"])?.contains("xdp"), "h2 keeps its XDP program");
+    ensure!(
+        !cmd::run(&["ip", "link", "show", "dev", "h2"])?.contains("xdp"),
+        "h2 keeps its XDP program"
+    );
     daemon.run("add-port br0 h2")?;
     h1.ping(&h2.address, 5)?;
-    ensure!(cmd::output(&["ip", "link", "show", "br0"])?.status == 0, "no interface br0");
+    ensure!(cmd::output(&["ip", "link", "show", "dev", "br0"])?.status == 0, "no interface br0");
     daemon.run("del-br br0")?;
     h1.cannot_reach(&h3.address)?;
-    ensure!(cmd::output(&["ip", "link", "show", "br0"])?.status != 0, "br0 is left");
+    ensure!(cmd::output(&["ip", "link", "show", "dev", "br0"])?.status != 0, "br0 is left");
     for port in ["h1", "h2", "h3"] {
-        let link = cmd::run(&["ip", "link", "show", port])?;
+        let link = cmd::run(&["ip", "link", "show", "dev", port])?;
         ensure!(
             !link.contains("xdp") && !link.contains("PROMISC"),
             "{port} is not as it was: {link}"

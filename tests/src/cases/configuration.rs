@@ -50,7 +50,10 @@ fn transaction(lab: &Lab) -> Result<()> {
     daemon.refuses("set port h1 tag=5 -- add-br br1 -- add-port br1 nosuchif", 1, &["nosuchif"])?;
     ensure!(trimmed(&daemon, "list-br")? == "br0", "br1 was made");
     ensure!(trimmed(&daemon, "get port h1 tag")? == "[]", "the tag was set");
-    ensure!(cmd::output(&["ip", "link", "show", "br1"])?.status != 0, "interface br1 is left");
+    ensure!(
+        cmd::output(&["ip", "link", "show", "dev", "br1"])?.status != 0,
+        "interface br1 is left"
+    );
     let after = daemon.run("show")?;
     ensure!(before.lines().count() == after.lines().count(), "before\n{before}\nafter\n{after}");
     h1.ping(&h2.address, 5)?;
@@ -161,7 +164,7 @@ fn restart(lab: &Lab) -> Result<()> {
     let daemon = daemon.again()?;
     let after = configuration(&daemon)?;
     ensure!(before == after, "before\n{before}\nafter\n{after}");
-    ensure!(cmd::output(&["ip", "link", "show", "in1"])?.status == 0, "in1 is not back");
+    ensure!(cmd::output(&["ip", "link", "show", "dev", "in1"])?.status == 0, "in1 is not back");
     // It answered, so its ports are bound: the first ping may only wait for learning.
     h1.ping(&h2.address, 10)
 }
@@ -173,7 +176,10 @@ fn sigkill(lab: &Lab) -> Result<()> {
         daemon.run(&format!("set bridge br0 external_ids:round={round}"))?;
         let before = configuration(&daemon)?;
         daemon.murder()?;
-        ensure!(!cmd::run(&["ip", "link", "show", "h1"])?.contains("xdp"), "a program is left");
+        ensure!(
+            !cmd::run(&["ip", "link", "show", "dev", "h1"])?.contains("xdp"),
+            "a program is left"
+        );
         daemon = daemon.again()?;
         let after = configuration(&daemon)?;
         ensure!(before == after, "round {round}: before\n{before}\nafter\n{after}");
@@ -187,7 +193,7 @@ fn missing(lab: &Lab) -> Result<()> {
     let h3 = lab.host("h3", "10.0.0.3/24")?;
     daemon.run("add-port br0 h3")?;
     daemon.terminate()?;
-    cmd::run(&["ip", "link", "del", "h2"])?;
+    cmd::run(&["ip", "link", "del", "dev", "h2"])?;
     let daemon = daemon.again()?;
     h1.ping(&h3.address, 5)?;
     ensure!(daemon.run("list-ports br0")?.contains("h2"), "h2 is no longer configured");

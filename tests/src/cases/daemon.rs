@@ -28,12 +28,12 @@ pub const CASES: &[Case] = &[
 
 fn clean(ports: &[&str]) -> Result<()> {
     for port in ports {
-        let link = cmd::run(&["ip", "link", "show", port])?;
+        let link = cmd::run(&["ip", "link", "show", "dev", port])?;
         ensure!(!link.contains("xdp"), "an XDP program is left: {link}");
         ensure!(!link.contains("PROMISC"), "left promiscuous: {link}");
     }
     for gone in ["br0", "in0"] {
-        ensure!(cmd::output(&["ip", "link", "show", gone])?.status != 0, "{gone} is left");
+        ensure!(cmd::output(&["ip", "link", "show", "dev", gone])?.status != 0, "{gone} is left");
     }
     Ok(())
 }

@@ -242,7 +242,7 @@ fn native(lab: &Lab) -> Result<()> {
 }
 
 fn generic(lab: &Lab) -> Result<()> {
-    send_all(lab, "options:xdp-mode=generic")
+    send_all(lab, "options:xdp-mode=generic options:accept-tag-loss=true")
 }
 
 fn send_all(lab: &Lab, options: &str) -> Result<()> {

@@ -68,7 +68,7 @@ fn deleted(lab: &Lab) -> Result<()> {
     daemon.run("add-port br0 h3")?;
     h1.ping(&h2.address, 5)?;
     for _ in 0..3 {
-        cmd::run(&["ip", "link", "del", "h2"])?;
+        cmd::run(&["ip", "link", "del", "dev", "h2"])?;
         wait_up(&daemon, "h2", false)?;
         h1.ping(&h3.address, 5)?;
         balanced(&daemon)?;
@@ -85,7 +85,7 @@ fn deleted(lab: &Lab) -> Result<()> {
 fn recable(lab: &Lab, host: &Host) -> Result<()> {
     lab.cable(&host.node.name, &host.node, "eth0")?;
     let node = &host.node;
-    node.run(&["ip", "link", "set", "eth0", "address", &host.mac.to_string()])?;
+    node.run(&["ip", "link", "set", "dev", "eth0", "address", &host.mac.to_string()])?;
     if !host.address.is_empty() {
         node.run(&["ip", "addr", "add", &format!("{}/24", host.address), "dev", "eth0"])?;
     }
@@ -96,14 +96,14 @@ fn moved(lab: &Lab) -> Result<()> {
     let (daemon, h1, h2) = pair(lab)?;
     let away = lab.node("away")?;
     h1.ping(&h2.address, 5)?;
-    cmd::run(&["ip", "link", "set", "h2", "netns", "away"])?;
+    cmd::run(&["ip", "link", "set", "dev", "h2", "netns", "away"])?;
     wait_up(&daemon, "h2", false)?;
     balanced(&daemon)?;
-    let link = away.run(&["ip", "link", "show", "h2"])?;
+    let link = away.run(&["ip", "link", "show", "dev", "h2"])?;
     ensure!(!link.contains("xdp"), "the program went with it: {link}");
     // Another one of that name is taken instead; then the old one comes back under it.
-    away.run(&["ip", "link", "set", "h2", "netns", "1"])?;
-    cmd::run(&["ip", "link", "set", "h2", "up"])?;
+    away.run(&["ip", "link", "set", "dev", "h2", "netns", "1"])?;
+    cmd::run(&["ip", "link", "set", "dev", "h2", "up"])?;
     wait_up(&daemon, "h2", true)?;
     h1.ping(&h2.address, 5)
 }
@@ -111,15 +111,15 @@ fn moved(lab: &Lab) -> Result<()> {
 fn down_up(lab: &Lab) -> Result<()> {
     let (daemon, h1, h2) = pair(lab)?;
     h1.ping(&h2.address, 5)?;
-    cmd::run(&["ip", "link", "set", "h2", "down"])?;
+    cmd::run(&["ip", "link", "set", "dev", "h2", "down"])?;
     wait_up(&daemon, "h2", false)?;
-    cmd::run(&["ip", "link", "set", "h2", "up"])?;
+    cmd::run(&["ip", "link", "set", "dev", "h2", "up"])?;
     wait_up(&daemon, "h2", true)?;
     h1.ping(&h2.address, 5)?;
     // The far end going down takes the carrier.
-    h2.node.run(&["ip", "link", "set", "eth0", "down"])?;
+    h2.node.run(&["ip", "link", "set", "dev", "eth0", "down"])?;
     wait_up(&daemon, "h2", false)?;
-    h2.node.run(&["ip", "link", "set", "eth0", "up"])?;
+    h2.node.run(&["ip", "link", "set", "dev", "eth0", "up"])?;
     wait_up(&daemon, "h2", true)?;
     h1.ping(&h2.address, 5)?;
     balanced(&daemon)
@@ -130,8 +130,8 @@ fn mtu(lab: &Lab) -> Result<()> {
     h1.ping(&h2.address, 5)?;
     let both = |mtu: &str| -> Result<()> {
         for host in [&h1, &h2] {
-            cmd::run(&["ip", "link", "set", &host.node.name, "mtu", mtu])?;
-            host.node.run(&["ip", "link", "set", "eth0", "mtu", mtu])?;
+            cmd::run(&["ip", "link", "set", "dev", &host.node.name, "mtu", mtu])?;
+            host.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", mtu])?;
         }
         Ok(())
     };
@@ -157,18 +157,18 @@ fn restored(lab: &Lab) -> Result<()> {
     let flags = || -> Result<String> {
         let features = cmd::run(&["ethtool", "-k", "h1"])?;
         let flags = cmd::run(&["cat", "/sys/class/net/h1/flags"])?;
-        let link = cmd::run(&["ip", "-d", "link", "show", "h1"])?;
+        let link = cmd::run(&["ip", "-d", "link", "show", "dev", "h1"])?;
         let kept = ["xdp", "promiscuity 1"].iter().filter(|word| link.contains(**word)).count();
         Ok(format!("{flags}{features}{kept}"))
     };
-    cmd::run(&["ip", "link", "set", "h1", "down"])?;
-    h1.node.run(&["ip", "link", "set", "eth0", "up"])?;
+    cmd::run(&["ip", "link", "set", "dev", "h1", "down"])?;
+    h1.node.run(&["ip", "link", "set", "dev", "eth0", "up"])?;
     let before = flags()?;
     let daemon = Daemon::start(lab)?;
     for mode in ["native", "generic"] {
         daemon
-            .run(&format!("--may-exist add-br br0 -- add-port br0 h1 options:xdp-mode={mode}"))?;
-        let link = cmd::run(&["ip", "link", "show", "h1"])?;
+            .run(&format!("--may-exist add-br br0 -- add-port br0 h1 options:xdp-mode={mode} options:accept-tag-loss=true"))?;
+        let link = cmd::run(&["ip", "link", "show", "dev", "h1"])?;
         ensure!(link.contains("UP") && link.contains("PROMISC"), "not up and promiscuous: {link}");
         daemon.run("del-port br0 h1")?;
         let after = flags()?;
@@ -195,9 +195,9 @@ fn in_the_way(lab: &Lab) -> Result<()> {
     let (daemon, h1, h2) = pair(lab)?;
     let _h3 = lab.host("h3", "")?;
     let other = bpf::xdp_in_the_way("h3")?;
-    let before = cmd::run(&["ip", "link", "show", "h3"])?;
+    let before = cmd::run(&["ip", "link", "show", "dev", "h3"])?;
     daemon.refuses("add-port br0 h3", 1, &["h3", "XDP program"])?;
-    let after = cmd::run(&["ip", "link", "show", "h3"])?;
+    let after = cmd::run(&["ip", "link", "show", "dev", "h3"])?;
     ensure!(before == after, "before {before} after {after}");
     ensure!(!daemon.run("list-ports br0")?.contains("h3"), "h3 was stored");
     drop(other);
@@ -254,9 +254,9 @@ fn churn(lab: &Lab) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100 + u64::from(random >> 8) % 300));
         let cut_far_end = random & 0x8000_0000 != 0;
         if cut_far_end {
-            victim.node.run(&["ip", "link", "del", "eth0"])?;
+            victim.node.run(&["ip", "link", "del", "dev", "eth0"])?;
         } else {
-            cmd::run(&["ip", "link", "del", &victim.node.name])?;
+            cmd::run(&["ip", "link", "del", "dev", &victim.node.name])?;
         }
         std::thread::sleep(Duration::from_millis(u64::from(random >> 16) % 200));
         recable(lab, victim)?;
@@ -287,8 +287,8 @@ fn thousand(lab: &Lab) -> Result<()> {
     let batch = lab.dir().join("links");
     let mut file = std::fs::File::create(&batch)?;
     for n in 0..998 {
-        writeln!(file, "link add v{n} type veth peer name w{n}")?;
-        writeln!(file, "link set w{n} up")?;
+        writeln!(file, "link add name v{n} type veth peer name w{n}")?;
+        writeln!(file, "link set dev w{n} up")?;
     }
     drop(file);
     cmd::run(&["ip", "-batch", batch.to_str().context("path")?])?;

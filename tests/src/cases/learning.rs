@@ -177,6 +177,6 @@ fn port_gone(lab: &Lab) -> Result<()> {
     daemon.run("del-port br0 h1")?;
     ensure!(entry(&daemon, h1.mac)?.is_none(), "the address outlived its port");
     learned_at(&daemon, h2.mac, "h2")?;
-    cmd::run(&["ip", "link", "del", "h2"])?;
+    cmd::run(&["ip", "link", "del", "dev", "h2"])?;
     wait::until("the address goes with its interface", || Ok(entry(&daemon, h2.mac)?.is_none()))
 }

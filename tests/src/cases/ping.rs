@@ -22,7 +22,7 @@ fn native(lab: &Lab) -> Result<()> {
         let show = daemon.json("show")?;
         let mode = report::text(report::object(&show, "name", port)?, "mode").to_owned();
         ensure!(mode == "native", "show says mode {mode:?} of {port}");
-        let link = cmd::run(&["ip", "link", "show", port])?;
+        let link = cmd::run(&["ip", "link", "show", "dev", port])?;
         ensure!(link.contains("prog/xdp") && !link.contains("xdpgeneric"), "{link}");
         ensure!(link.contains("PROMISC"), "not promiscuous: {link}");
     }
@@ -35,14 +35,16 @@ fn generic(lab: &Lab) -> Result<()> {
     let daemon = Daemon::start(lab)?;
     daemon.run("add-br br0")?;
     for port in ["h1", "h2"] {
-        daemon.run(&format!("add-port br0 {port} options:xdp-mode=generic"))?;
+        daemon.run(&format!(
+            "add-port br0 {port} options:xdp-mode=generic options:accept-tag-loss=true"
+        ))?;
     }
     h1.ping(&h2.address, 20)?;
     h2.ping(&h1.address, 20)?;
     let show = daemon.json("show")?;
     let mode = report::text(report::object(&show, "name", "h1")?, "mode").to_owned();
     ensure!(mode == "generic", "show says mode {mode:?}");
-    let link = cmd::run(&["ip", "link", "show", "h1"])?;
+    let link = cmd::run(&["ip", "link", "show", "dev", "h1"])?;
     ensure!(link.contains("xdpgeneric"), "{link}");
     Ok(())
 }

@@ -81,9 +81,10 @@ fn beside(lab: &Lab, options: &str, must_arrive: bool) -> Result<()> {
 fn inline_generic(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.host("from", "")?, lab.host("to", "")?);
     let daemon = Daemon::start(lab)?;
-    daemon.run("add-br br0 -- add-port br0 to options:xdp-mode=generic")?;
-    let out = daemon.ctl(&["add-port", "br0", "from", "options:xdp-mode=generic"])?;
-    ensure!(out.status == 0, "{}", out.stderr);
+    daemon.run(
+        "add-br br0 -- add-port br0 to options:xdp-mode=generic options:accept-tag-loss=true",
+    )?;
+    daemon.run("add-port br0 from options:xdp-mode=generic options:accept-tag-loss=true")?;
     let (source, sink) = (from.raw()?, to.raw()?);
     source.send(&marked(Mac::BROADCAST, from.mac, &[dot1q(7)], "<inline>"))?;
     let mut found = Vec::new();

@@ -101,27 +101,27 @@ fn access(lab: &Lab) -> Result<()> {
 }
 
 fn trunk(lab: &Lab) -> Result<()> {
-    let (_daemon, [all, some, ten, thirty]) = bench(
+    let (_daemon, [every, some, ten, thirty]) = bench(
         lab,
-        [("all", ""), ("some", "trunks=10,20"), ("ten", "tag=10"), ("thirty", "tag=30")],
+        [("every", ""), ("some", "trunks=10,20"), ("ten", "tag=10"), ("thirty", "tag=30")],
     )?;
-    let mark = all.broadcast(&[dot1q(10)])?;
+    let mark = every.broadcast(&[dot1q(10)])?;
     some.gets(&mark, &[dot1q(10)])?;
     ten.gets(&mark, &[])?;
     // A trunk keeps the priority bits.
     let urgent = Tag { tpid: 0x8100, tci: 5 << 13 | 20 };
-    let mark = all.broadcast(&[urgent])?;
+    let mark = every.broadcast(&[urgent])?;
     some.gets(&mark, &[urgent])?;
     // Neither out of nor into the limited trunk.
-    never(&all, &[dot1q(30)], &some, &[dot1q(20)])?;
-    never(&some, &[dot1q(30)], &all, &[dot1q(10)])?;
+    never(&every, &[dot1q(30)], &some, &[dot1q(20)])?;
+    never(&some, &[dot1q(30)], &every, &[dot1q(10)])?;
     // Untagged frames are VLAN 0, which `trunks` does not list; the other trunk carries them.
-    never(&all, &[], &some, &[dot1q(20)])?;
+    never(&every, &[], &some, &[dot1q(20)])?;
     // An inner tag is payload.
-    let mark = all.broadcast(&[dot1q(10), dot1q(77)])?;
+    let mark = every.broadcast(&[dot1q(10), dot1q(77)])?;
     some.gets(&mark, &[dot1q(10), dot1q(77)])?;
     let mark = thirty.broadcast(&[])?;
-    all.gets(&mark, &[dot1q(30)])
+    every.gets(&mark, &[dot1q(30)])
 }
 
 fn native_untagged(lab: &Lab) -> Result<()> {
