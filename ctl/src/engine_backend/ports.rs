@@ -47,7 +47,9 @@ pub struct Opened {
 
 /// Whether a change of settings means closing and opening the device.
 pub fn needs_reopen(old: &PortSettings, new: &PortSettings) -> bool {
-    old.xdp_mode != new.xdp_mode || old.n_rxq != new.n_rxq
+    old.xdp_mode != new.xdp_mode
+        || old.n_rxq != new.n_rxq
+        || old.accept_tag_loss != new.accept_tag_loss
 }
 
 /// A port's error as the user's.
@@ -70,7 +72,8 @@ fn device(name: &str, kind: PortType, settings: &PortSettings) -> Result<PortKin
                 XdpMode::Native | XdpMode::NativeZerocopy => AttachMode::Native,
                 XdpMode::Generic => AttachMode::Generic,
             };
-            Ok(PortKind::Afxdp(AfxdpConfig { mode, ..AfxdpConfig::default() }))
+            let accept_tag_loss = settings.accept_tag_loss.unwrap_or(false);
+            Ok(PortKind::Afxdp(AfxdpConfig { mode, accept_tag_loss, ..AfxdpConfig::default() }))
         }
         PortType::Internal => Ok(PortKind::Internal(TapConfig {
             name: name.to_owned(),
@@ -161,12 +164,7 @@ impl Opened {
     }
 
     /// Let the device go for good.
-    pub fn close(
-        self,
-        queues: Vec<Queue>,
-        pool: &mut afxdp::FramePool,
-        system: &mut PortSystem,
-    ) {
+    pub fn close(self, queues: Vec<Queue>, pool: &mut afxdp::FramePool, system: &mut PortSystem) {
         self.handle.close(queues, pool, system);
     }
 }
@@ -301,6 +299,9 @@ impl EngineBackend {
             Reaction::Close => {
                 let queues = self.take_queues(opened.dp)?;
                 opened.handle.closed(queues, &mut self.pool, &mut self.devices.system, now);
+                // What was learned behind the interface is not there now.
+                let gone = opened.ofport;
+                self.switch.fdb_remove(opened.bridge, |e| e.port == gone && !e.is_static);
                 tracing::info!("port {name}: its interface is gone, or has to be opened anew");
                 if !opened.handle.wants_reopen(&self.devices.system, now) {
                     return Ok(());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::types::{Mac, PortType, PriorityTags, QinqEthtype, VlanMode, XdpMode};
-use super::value::{Atom, Value, parse_int};
+use super::value::{Atom, Value, parse_bool, parse_int};
 use super::{Column, FreeMap, Mismatch, Table, int_atom, optional, text_atom, vlan_set};
 
 /// What is configured of a port; a field that is empty has its default.
@@ -38,6 +38,8 @@ pub struct PortSettings {
     pub peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xdp_mode: Option<XdpMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_tag_loss: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_rxq: Option<u16>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -104,6 +106,7 @@ impl PortSettings {
 pub(crate) const OPTION_TYPES: &[(&str, &[PortType])] = &[
     ("peer", &[PortType::Patch]),
     ("xdp-mode", &[PortType::Afxdp]),
+    ("accept-tag-loss", &[PortType::Afxdp]),
     ("n_rxq", &[PortType::Afxdp]),
 ];
 
@@ -198,6 +201,9 @@ pub static PORT: Table<PortSettings> = Table {
         optional!("options": "xdp-mode", xdp_mode, XdpMode::parse, text_atom,
             "best-effort, native-with-zerocopy, native or generic",
             "the AF_XDP mode of an afxdp port, default best-effort"),
+        optional!("options": "accept-tag-loss", accept_tag_loss, parse_bool, text_atom,
+            "true or false", "take an interface on which the kernel may lose VLAN tags; only where no VLAN \
+             separates anything"),
         optional!("options": "n_rxq", n_rxq, queues, text_atom,
             "a number of queues from 1 to 1024", "how many receive queues of an afxdp port to use"),
     ],

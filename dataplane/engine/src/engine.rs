@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -101,8 +100,8 @@ impl Engine {
     }
 
     fn retire(&mut self) {
-        let adopted = |w: &crate::shared::WorkerShared| w.adopted.load(Ordering::SeqCst);
-        let oldest = self.shared.workers.iter().map(adopted).min().unwrap_or(u64::MAX);
+        let adopted = self.shared.workers.iter().map(|w| w.handshake.adopted());
+        let oldest = adopted.min().unwrap_or(u64::MAX);
         while self.retired.front().is_some_and(|s| s.version < oldest) {
             self.retired.pop_front();
         }

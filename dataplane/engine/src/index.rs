@@ -36,8 +36,7 @@ struct Bucket {
     _pad: u32,
 }
 
-const EMPTY: Bucket =
-    Bucket { signatures: [0; SLOTS], overflow: 0, slots: [NONE; SLOTS], _pad: 0 };
+const EMPTY: Bucket = Bucket { signatures: [0; SLOTS], overflow: 0, slots: [NONE; SLOTS], _pad: 0 };
 
 /// A growing multimap from hash to slot.
 pub struct Index {

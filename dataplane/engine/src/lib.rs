@@ -7,12 +7,18 @@
 pub mod cpu;
 pub mod engine;
 pub mod handover;
+pub mod handshake;
 pub mod index;
 pub mod megaflow;
 pub mod samples;
 pub mod shared;
 pub mod sys;
 pub mod worker;
+
+/// The atomics of [`handshake`], which its loom test replaces.
+mod atomics {
+    pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
 
 pub use engine::{Engine, Stuck};
 pub use shared::{Event, Shared, WorkerCounters};

@@ -346,9 +346,7 @@ impl<T> Megaflows<T> {
         }
         let mut found = 0;
         for i in bits(left) {
-            if let Some(id) =
-                sub.index.find(hashes[i], |id| self.values_match(id, sub, &keys[i]))
-            {
+            if let Some(id) = sub.index.find(hashes[i], |id| self.values_match(id, sub, &keys[i])) {
                 ids[i] = id;
                 found |= 1 << i;
             }
@@ -360,7 +358,14 @@ impl<T> Megaflows<T> {
     /// [`word::META`]; words behind the datapath's are left out. Returns its id.
     ///
     /// Past [`MAX_SUBTABLES`] masks, a megaflow with yet another mask matches exactly instead.
-    pub fn insert(&mut self, key: &FlowKey, mask: &FlowKey, program: Program, now: u64, note: T) -> u32 {
+    pub fn insert(
+        &mut self,
+        key: &FlowKey,
+        mask: &FlowKey,
+        program: Program,
+        now: u64,
+        note: T,
+    ) -> u32 {
         let meta = key.word(word::META);
         let c = self.classifier_for(meta);
         let mask = self.mask_for(c, mask);

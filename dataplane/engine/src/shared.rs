@@ -7,13 +7,11 @@
 //!
 //! A change is in force when [`Shared::wait_adopted`] returns: each worker either has passed a
 //! burst boundary with the new version, or is parked. A parked worker adopts the newest version
-//! before it touches a packet. The handshake is the classic one of two flags: control publishes
-//! and then reads the worker's state; the worker leaves its parked state and then reads the
-//! version; both with sequentially consistent order, so at least one of them sees the other.
+//! before it touches a packet ([`crate::handshake`]).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use afxdp::Region;
@@ -25,6 +23,7 @@ use ofproto::snapshot::{BridgeId, Clock, OfPort, Snapshot};
 use ofproto::xlate::LearnedFlow;
 
 use crate::handover::Rings;
+use crate::handshake::Handshake;
 use crate::sys;
 use crate::worker::command::Command;
 
@@ -58,16 +57,6 @@ pub enum Event {
     PacketIn(Box<(Arc<ToController>, Vec<u8>)>),
     /// The device behind this port is gone.
     PortGone(DpPort),
-}
-
-/// Worker states, in [`WorkerShared::state`].
-pub mod state {
-    /// Looks at packets.
-    pub const RUNNING: u32 = 0;
-    /// Sleeps, or is about to; will adopt the newest version before it touches a packet.
-    pub const PARKED: u32 = 1;
-    /// Has ended.
-    pub const STOPPED: u32 = 2;
 }
 
 /// Counters that a worker writes and anybody reads. Plain numbers, each right by itself.
@@ -141,10 +130,8 @@ pub struct WorkerShared {
     pub index: usize,
     /// The processor it is pinned to, if it is.
     pub core: Option<usize>,
-    /// One of [`state`].
-    pub state: AtomicU32,
-    /// The snapshot version that it has adopted.
-    pub adopted: AtomicU64,
+    /// Whether it sleeps, and which version it has adopted.
+    pub handshake: Handshake,
     /// Counters.
     pub counters: WorkerCounters,
     /// Packets dropped, by reason.
@@ -162,8 +149,7 @@ impl WorkerShared {
         Ok(WorkerShared {
             index,
             core,
-            state: AtomicU32::new(state::RUNNING),
-            adopted: AtomicU64::new(0),
+            handshake: Handshake::new(),
             counters: WorkerCounters::default(),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
             samples: Default::default(),
@@ -181,8 +167,7 @@ impl WorkerShared {
 
     /// Wake the worker if it sleeps.
     pub fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.state.load(Ordering::SeqCst) == state::PARKED {
+        if self.handshake.is_parked() {
             sys::eventfd_signal(&self.wake);
         }
     }
@@ -333,42 +318,40 @@ impl Shared {
     pub fn wait_adopted(&self, version: u64, patience: Duration) -> Result<(), usize> {
         let deadline = Instant::now() + patience;
         for w in &self.workers {
-            self.wait_for(w, deadline, || w.adopted.load(Ordering::SeqCst) >= version)?;
+            self.wait_while(w, deadline, || w.handshake.may_act_on_older(version))?;
         }
         if self.workers.len() > 1 {
             // What an old version handed over is sent by the owner's next round.
             for w in &self.workers {
                 let then = w.counters.rounds.load(Ordering::SeqCst);
-                let to = w.index;
-                self.wait_for(w, deadline, || {
-                    self.rings.is_empty(to) || w.counters.rounds.load(Ordering::SeqCst) > then + 1
-                })?;
+                let waits = || {
+                    if w.handshake.is_parked() {
+                        w.wake();
+                    }
+                    !self.rings.is_empty(w.index)
+                        && w.counters.rounds.load(Ordering::SeqCst) <= then + 1
+                };
+                self.wait_while(w, deadline, waits)?;
             }
         }
         Ok(())
     }
 
-    fn wait_for(
+    fn wait_while(
         &self,
         w: &WorkerShared,
         deadline: Instant,
-        done: impl Fn() -> bool,
+        waits: impl Fn() -> bool,
     ) -> Result<(), usize> {
         let mut spins = 0u32;
-        while !done() {
-            fence(Ordering::SeqCst);
-            match w.state.load(Ordering::SeqCst) {
-                state::RUNNING => {}
-                _ if self.rings.is_empty(w.index) => return Ok(()),
-                _ => w.wake(),
-            }
+        while waits() {
             spins += 1;
             if spins < 64 {
                 std::hint::spin_loop();
             } else {
                 std::thread::yield_now();
             }
-            if spins % 1024 == 0 && Instant::now() > deadline {
+            if spins.is_multiple_of(1024) && Instant::now() > deadline {
                 return Err(w.index);
             }
         }

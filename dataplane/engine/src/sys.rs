@@ -71,9 +71,7 @@ impl Poller {
     pub fn wait(&mut self, ms: i32) -> impl Iterator<Item = u64> + '_ {
         let n = self.ready.len() as libc::c_int;
         // SAFETY: `ready` has room for n events.
-        let got = unsafe {
-            libc::epoll_wait(self.fd.as_raw_fd(), self.ready.as_mut_ptr(), n, ms)
-        };
+        let got = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.ready.as_mut_ptr(), n, ms) };
         // An error is EINTR: as if nothing were ready.
         self.ready[..got.max(0) as usize].iter().map(|e| e.u64)
     }

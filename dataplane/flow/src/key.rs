@@ -330,8 +330,8 @@ impl FlowKey {
             h ^= eth;
         }
         if self.groups.contains(Groups::IPV6) {
-            for i in word::IPV6_SRC..word::IPV6_DST + 2 {
-                h = mix(h ^ w[i], 0x5899_65cc_7537_4cc3 ^ i as u64);
+            for (i, address) in w[word::IPV6_SRC..word::IPV6_DST + 2].iter().enumerate() {
+                h = mix(h ^ address, 0x5899_65cc_7537_4cc3 ^ i as u64);
             }
         }
         mix(h ^ proto, 0x9e37_79b9_7f4a_7c15)

@@ -31,6 +31,38 @@ pub(super) struct Slot {
     pub gone: bool,
     /// In the list of slots to flush.
     dirty: bool,
+    /// What upcalls for its packets have cost.
+    pub budget: UpcallBudget,
+}
+
+/// A port's share of the worker's time for flow set-ups.
+///
+/// While other queues receive too, the packets of one may keep the worker translating for at most
+/// half of each millisecond; what is over that is dropped and counted. A flood of packets that
+/// each need a translation so leaves the others half of the worker.
+#[derive(Clone, Copy, Default)]
+pub(super) struct UpcallBudget {
+    /// The millisecond that is counted.
+    tick: u64,
+    nanos: u64,
+}
+
+impl UpcallBudget {
+    /// Nanoseconds of a millisecond that a port's upcalls may take.
+    const SHARE: u64 = 500_000;
+
+    /// Whether there is nothing left in this millisecond.
+    pub fn is_used_up(&mut self, tick: u64) -> bool {
+        if self.tick != tick {
+            *self = UpcallBudget { tick, nanos: 0 };
+        }
+        self.nanos >= Self::SHARE
+    }
+
+    /// An upcall took that long.
+    pub fn charge(&mut self, nanos: u64) {
+        self.nanos += nanos;
+    }
 }
 
 /// The transmit side of a worker.
@@ -85,7 +117,14 @@ impl Transmit {
     }
 
     pub fn add_slot(&mut self, port: DpPort, queue: Queue) -> usize {
-        self.slots.push(Slot { port, queue, staged: Burst::new(), gone: false, dirty: false });
+        self.slots.push(Slot {
+            port,
+            queue,
+            staged: Burst::new(),
+            gone: false,
+            dirty: false,
+            budget: UpcallBudget::default(),
+        });
         self.index_slots();
         self.slots.len() - 1
     }

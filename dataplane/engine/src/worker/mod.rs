@@ -27,7 +27,7 @@ use ports::{Burst, RxStatus};
 use crate::cpu::cycles;
 use crate::index::prefetch;
 use crate::megaflow::{BURST, Found, Megaflows};
-use crate::shared::{Event, Shared, add, state};
+use crate::shared::{Event, Shared, add};
 use command::Command;
 use exec::{Transmit, Where};
 use park::Sleep;
@@ -71,7 +71,33 @@ pub struct Worker {
     started: Instant,
     sweep: Sweep,
     sleep: Sleep,
+    receivers: Receivers,
     stop: bool,
+}
+
+/// Which queues have received lately: whether one has the worker to itself.
+#[derive(Default)]
+struct Receivers {
+    /// The last two queues that received, and when.
+    last: [(usize, u64); 2],
+}
+
+impl Receivers {
+    /// Milliseconds after which a queue counts as quiet.
+    const QUIET: u64 = 10;
+
+    fn note(&mut self, slot: usize, now: u64) {
+        if self.last[0].0 != slot {
+            self.last[1] = self.last[0];
+        }
+        self.last[0] = (slot, now);
+    }
+
+    /// Whether no other queue has received for a while.
+    fn is_alone(&self, slot: usize, now: u64) -> bool {
+        let quiet = |(s, at): (usize, u64)| s == slot || now > at + Self::QUIET;
+        self.last.into_iter().all(quiet)
+    }
 }
 
 impl Worker {
@@ -106,6 +132,7 @@ impl Worker {
             started,
             sweep: Sweep::default(),
             sleep,
+            receivers: Receivers::default(),
             stop: false,
         })
     }
@@ -130,7 +157,7 @@ impl Worker {
                 before = cycles();
             }
         }
-        self.shared.workers[self.me].state.store(state::STOPPED, Ordering::SeqCst);
+        self.shared.workers[self.me].handshake.stop();
     }
 
     /// One round; how much there was to do.
@@ -184,7 +211,7 @@ impl Worker {
         self.flows.snapshot = snapshot;
         let w = &self.shared.workers[self.me];
         add(&w.counters.marked_stale, marked);
-        w.adopted.store(version, Ordering::SeqCst);
+        w.handshake.adopt(version);
     }
 
     fn obey(&mut self, command: Command) {
@@ -250,13 +277,14 @@ impl Worker {
         add(&w.packets, n as u64);
         add(&w.bursts, 1);
         add(&w.burst_sizes[n.min(BURST)], 1);
-        self.forward(port);
+        self.forward(slot, port);
+        self.receivers.note(slot, self.tx.now);
         n
     }
 
     /// Bring the packets of `self.burst`, which came in by `port`, on their way.
     #[inline]
-    fn forward(&mut self, port: DpPort) {
+    fn forward(&mut self, slot: usize, port: DpPort) {
         let n = self.burst.len();
         let meta = u64::from(port.0) << 32;
         for packet in self.burst.iter() {
@@ -270,11 +298,15 @@ impl Worker {
             *off = extract(packet.data(), packet.len(), key);
         }
         self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n]);
+        let alone = self.receivers.is_alone(slot, self.tx.now);
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
         for (i, packet) in burst.drain(..).enumerate() {
             match found[i] {
                 Found::Hit(id) => hit(flows, tx, id, packet, &keys[i], offsets[i]),
-                _ => missed(flows, tx, packet, &keys[i], offsets[i]),
+                _ => {
+                    let budget = (!alone).then_some(slot);
+                    missed(flows, tx, packet, &keys[i], offsets[i], budget);
+                }
             }
         }
     }
@@ -322,9 +354,16 @@ fn run_program(
     tx.run(flows.mega.hot(id).program(), packet, &mut at);
 }
 
-/// A packet that no megaflow covers, or only a stale one.
+/// A packet that no megaflow covers, or only a stale one. `slot` has a budget, if one is given.
 #[cold]
-fn missed(flows: &mut Flows, tx: &mut Transmit, packet: Packet, key: &FlowKey, off: Offsets) {
+fn missed(
+    flows: &mut Flows,
+    tx: &mut Transmit,
+    packet: Packet,
+    key: &FlowKey,
+    off: Offsets,
+    slot: Option<usize>,
+) {
     if off.fault == flow::Fault::Ethernet {
         return tx.drop_packet(packet, Drop::Runt, &Where { key, off, rule: None });
     }
@@ -336,7 +375,16 @@ fn missed(flows: &mut Flows, tx: &mut Transmit, packet: Packet, key: &FlowKey, o
         Found::Stale(id) => Some(id),
         Found::Miss => None,
     };
-    match flows.upcall(key, stale, tx) {
+    let now = tx.now;
+    if slot.is_some_and(|s| tx.slots[s].budget.is_used_up(now)) {
+        return tx.drop_packet(packet, Drop::UpcallLimit, &Where { key, off, rule: None });
+    }
+    let started = slot.map(|_| Instant::now());
+    let made = flows.upcall(key, stale, tx);
+    if let (Some(slot), Some(started)) = (slot, started) {
+        tx.slots[slot].budget.charge(started.elapsed().as_nanos() as u64);
+    }
+    match made {
         Ok(id) => hit(flows, tx, id, packet, key, off),
         Err(program) => {
             for rule in &flows.out.rules {

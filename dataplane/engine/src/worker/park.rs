@@ -6,7 +6,7 @@
 //! the wake-up are in the set that it sleeps on.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ofproto::program::DpPort;
@@ -14,7 +14,7 @@ use ofproto::program::DpPort;
 use super::Worker;
 use super::exec::{Slot, Transmit};
 use crate::cpu::cycles;
-use crate::shared::{add, state};
+use crate::shared::add;
 use crate::sys::Poller;
 
 /// How long a worker polls in vain before it sleeps.
@@ -89,12 +89,12 @@ impl Worker {
     pub(super) fn idle_long_enough(&mut self) -> bool {
         self.sweep.is_idle()
             && match self.sleep.idle_since {
-            None => {
-                self.sleep.idle_since = Some(Instant::now());
-                false
+                None => {
+                    self.sleep.idle_since = Some(Instant::now());
+                    false
+                }
+                Some(since) => since.elapsed() >= PATIENCE,
             }
-            Some(since) => since.elapsed() >= PATIENCE,
-        }
     }
 
     /// Sleep until something happens.
@@ -102,8 +102,7 @@ impl Worker {
         self.sleep.idle_since = None;
         let shared = self.shared.clone();
         let w = &shared.workers[self.me];
-        w.state.store(state::PARKED, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        w.handshake.park();
         let pending = w.has_mail()
             || self.shared.version.load(Ordering::SeqCst) != self.flows.snapshot.version
             || !self.shared.rings.is_empty(self.me)
@@ -117,8 +116,7 @@ impl Worker {
             add(&w.counters.idle_cycles, cycles().wrapping_sub(before));
         }
         // From here on the newest version is adopted before any packet is touched.
-        w.state.store(state::RUNNING, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        w.handshake.unpark();
         w.clear_wake();
         if self.sleep.tap_count > 0 {
             self.sleep.look(&mut self.tx);
