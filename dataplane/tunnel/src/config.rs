@@ -152,8 +152,18 @@ pub enum OptionError {
 type Result<T> = std::result::Result<T, OptionError>;
 
 const NAMES: [&str; 12] = [
-    "remote_ip", "local_ip", "key", "in_key", "out_key", "tos", "ttl", "df_default", "csum", "seq",
-    "dst_port", "egress_pkt_mark",
+    "remote_ip",
+    "local_ip",
+    "key",
+    "in_key",
+    "out_key",
+    "tos",
+    "ttl",
+    "df_default",
+    "csum",
+    "seq",
+    "dst_port",
+    "egress_pkt_mark",
 ];
 
 /// The options by name, each looked up once.
@@ -346,34 +356,54 @@ mod tests {
 
     #[test]
     fn a_deployments_options() {
-        let c = new("vxlan", &[
-            ("df_default", "true"), ("egress_pkt_mark", "0"), ("in_key", "flow"),
-            ("out_key", "flow"), ("local_ip", "10.98.0.1"), ("remote_ip", "10.98.0.2"),
-        ])
+        let c = new(
+            "vxlan",
+            &[
+                ("df_default", "true"),
+                ("egress_pkt_mark", "0"),
+                ("in_key", "flow"),
+                ("out_key", "flow"),
+                ("local_ip", "10.98.0.1"),
+                ("remote_ip", "10.98.0.2"),
+            ],
+        )
         .unwrap();
-        assert_eq!(c, TunnelConfig {
-            kind: Kind::Vxlan,
-            remote: Remote::Address([10, 98, 0, 2].into()),
-            local: Local::Address([10, 98, 0, 1].into()),
-            in_key: Key::Flow,
-            out_key: Key::Flow,
-            tos: Field8::Number(0),
-            ttl: Field8::Number(64),
-            df: true,
-            csum: false,
-            seq: false,
-            dst_port: 4789,
-            egress_pkt_mark: Some(0),
-        });
+        assert_eq!(
+            c,
+            TunnelConfig {
+                kind: Kind::Vxlan,
+                remote: Remote::Address([10, 98, 0, 2].into()),
+                local: Local::Address([10, 98, 0, 1].into()),
+                in_key: Key::Flow,
+                out_key: Key::Flow,
+                tos: Field8::Number(0),
+                ttl: Field8::Number(64),
+                df: true,
+                csum: false,
+                seq: false,
+                dst_port: 4789,
+                egress_pkt_mark: Some(0),
+            }
+        );
     }
 
     #[test]
     fn every_option_is_read() {
-        let c = new("gre", &[
-            ("remote_ip", "flow"), ("local_ip", "flow"), ("key", "0x10"), ("out_key", "4294967295"),
-            ("tos", "inherit"), ("ttl", "inherit"), ("df_default", "false"), ("csum", "true"),
-            ("seq", "true"), ("egress_pkt_mark", "0xffffffff"),
-        ])
+        let c = new(
+            "gre",
+            &[
+                ("remote_ip", "flow"),
+                ("local_ip", "flow"),
+                ("key", "0x10"),
+                ("out_key", "4294967295"),
+                ("tos", "inherit"),
+                ("ttl", "inherit"),
+                ("df_default", "false"),
+                ("csum", "true"),
+                ("seq", "true"),
+                ("egress_pkt_mark", "0xffffffff"),
+            ],
+        )
         .unwrap();
         assert_eq!(c.remote, Remote::Flow);
         assert_eq!(c.local, Local::Flow);
@@ -381,8 +411,9 @@ mod tests {
         assert_eq!((c.tos, c.ttl), (Field8::Inherit, Field8::Inherit));
         assert_eq!((c.df, c.csum, c.seq, c.dst_port), (false, true, true, 0));
         assert_eq!(c.egress_pkt_mark, Some(u32::MAX));
-        let c = new("geneve", &[("remote_ip", "2001:db8::1"), ("dst_port", "7000"), ("tos", "0xb8")])
-            .unwrap();
+        let c =
+            new("geneve", &[("remote_ip", "2001:db8::1"), ("dst_port", "7000"), ("tos", "0xb8")])
+                .unwrap();
         assert_eq!((c.kind, c.dst_port, c.tos), (Kind::Geneve, 7000, Field8::Number(0xb8)));
         assert_eq!((c.in_key, c.local), (Key::None, Local::Any));
         assert_eq!(new("geneve", &[("remote_ip", "1.2.3.4")]).unwrap().dst_port, 6081);

@@ -183,12 +183,7 @@ fn geneve(packet: &Packet, l4: usize, udp: UdpEnd) -> Result<Decap, Drop> {
         return Err(Drop::TunnelMalformed);
     }
     let oam = if h[1] & CONTROL != 0 { flags::OAM } else { 0 };
-    Ok(Decap {
-        id: vni(&h),
-        flags: flags::KEY | oam | csum_flag(udp.csum),
-        strip,
-        end: udp.end,
-    })
+    Ok(Decap { id: vni(&h), flags: flags::KEY | oam | csum_flag(udp.csum), strip, end: udp.end })
 }
 
 /// Whether options fill their room exactly (RFC 8926 section 3.5).

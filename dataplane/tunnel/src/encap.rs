@@ -263,7 +263,7 @@ impl Sender {
 pub fn source_port(hash: u64) -> u16 {
     let (first, last) = (*SRC_PORTS.start(), *SRC_PORTS.end());
     let span = u64::from(last - first) + 1;
-    first + ((hash & 0xffff_ffff) * span >> 32) as u16
+    first + (((hash & 0xffff_ffff) * span) >> 32) as u16
 }
 
 #[inline(always)]

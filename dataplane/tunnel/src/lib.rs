@@ -5,7 +5,7 @@
 //! - [`send`]: which outer header fields does a packet sent to a tunnel port get?
 //! - [`encap`], [`decap`]: outer headers put on and taken off.
 //! - [`ecn`]: congestion marks across tunnels. [`pmtu`]: answers to packets that are too big.
-//! - [`route`], [`neigh`], [`netlink`]: the way to the remote address, from own tables and the
+//! - [`route`], [`neigh`], [`kernel`], [`netlink`]: the way to the remote address, from own tables and the
 //!   kernel's.
 //!
 //! All of it is called from above with time as a parameter; nothing here knows ports' queues,
@@ -15,6 +15,7 @@ pub mod config;
 pub mod decap;
 pub mod ecn;
 pub mod encap;
+pub mod kernel;
 pub mod neigh;
 pub mod netlink;
 pub mod pmtu;

@@ -261,7 +261,16 @@ mod tests {
             assert_eq!(good.parse::<Prefix>().unwrap().to_string(), good);
         }
         assert_eq!("10.1.2.3".parse::<Prefix>().unwrap().to_string(), "10.1.2.3/32");
-        for bad in ["10.0.0.1/8", "10.0.0.0/33", "::/129", "10.0.0.0/+8", "10.0.0/8", "/8", "x", "10.0.0.0/"] {
+        for bad in [
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/+8",
+            "10.0.0/8",
+            "/8",
+            "x",
+            "10.0.0.0/",
+        ] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }
         let p: Prefix = "10.0.0.0/8".parse().unwrap();
@@ -275,7 +284,8 @@ mod tests {
         t.insert(route("0.0.0.0/0", 1, 0, Origin::Kernel));
         t.insert(route("10.0.0.0/8", 2, 100, Origin::Kernel));
         t.insert(route("10.0.0.0/8", 3, 50, Origin::Kernel));
-        let to = |t: &RouteTable, a: [u8; 4]| t.lookup(a.into()).0.and_then(|r| r.next_hop(a.into()));
+        let to =
+            |t: &RouteTable, a: [u8; 4]| t.lookup(a.into()).0.and_then(|r| r.next_hop(a.into()));
         assert_eq!(to(&t, [9, 1, 1, 1]), Some((1, [9, 1, 1, 1].into())));
         assert_eq!(to(&t, [10, 1, 1, 1]).map(|r| r.0), Some(3));
         t.insert(route("10.0.0.0/8", 4, 900, Origin::User));
@@ -299,8 +309,10 @@ mod tests {
 
     fn any_prefix() -> impl Strategy<Value = Prefix> {
         // Few bits, so that prefixes nest.
-        let v4 = (0u32..64, 0u8..=6).prop_map(|(a, l)| Prefix::new(Ipv4Addr::from(a << 26).into(), l));
-        let v6 = (0u128..64, 0u8..=6).prop_map(|(a, l)| Prefix::new(Ipv6Addr::from(a << 122).into(), l));
+        let v4 =
+            (0u32..64, 0u8..=6).prop_map(|(a, l)| Prefix::new(Ipv4Addr::from(a << 26).into(), l));
+        let v6 =
+            (0u128..64, 0u8..=6).prop_map(|(a, l)| Prefix::new(Ipv6Addr::from(a << 122).into(), l));
         prop_oneof![v4, v6].prop_map(Option::unwrap)
     }
 

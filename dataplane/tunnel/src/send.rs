@@ -139,16 +139,19 @@ mod tests {
         let c = config("vxlan", &[("remote_ip", "10.0.0.2"), ("key", "5"), ("tos", "0xb8")]);
         let mut wc = FlowKey::default();
         let (o, src) = outer(&c, &ip_key(0x2b, 9), &mut wc).unwrap();
-        assert_eq!(o, Outer {
-            kind: Kind::Vxlan,
-            dst: [10, 0, 0, 2].into(),
-            tos: 0xbb,
-            ttl: 64,
-            flags: flags::DF | flags::KEY,
-            id: 5,
-            seq: false,
-            dst_port: 4789,
-        });
+        assert_eq!(
+            o,
+            Outer {
+                kind: Kind::Vxlan,
+                dst: [10, 0, 0, 2].into(),
+                tos: 0xbb,
+                ttl: 64,
+                flags: flags::DF | flags::KEY,
+                id: 5,
+                seq: false,
+                dst_port: 4789,
+            }
+        );
         assert_eq!(src, None);
         let mut want = FlowKey::default();
         want.set(Field::EthType, u128::MAX);
@@ -158,7 +161,8 @@ mod tests {
 
     #[test]
     fn inherited_fields() {
-        let options = [("remote_ip", "10.0.0.2"), ("key", "flow"), ("tos", "inherit"), ("ttl", "inherit")];
+        let options =
+            [("remote_ip", "10.0.0.2"), ("key", "flow"), ("tos", "inherit"), ("ttl", "inherit")];
         let c = config("gre", &options);
         let mut wc = FlowKey::default();
         let (o, _) = outer(&c, &ip_key(0x2b, 9), &mut wc).unwrap();

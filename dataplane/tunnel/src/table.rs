@@ -165,10 +165,9 @@ mod tests {
     fn received(id: u64, remote: &str, local: &str) -> FlowKey {
         let mut k = FlowKey::default();
         k.set(Field::TunId, id.into());
-        for (text, four, six) in [
-            (remote, Field::TunSrc, Field::TunIpv6Src),
-            (local, Field::TunDst, Field::TunIpv6Dst),
-        ] {
+        for (text, four, six) in
+            [(remote, Field::TunSrc, Field::TunIpv6Src), (local, Field::TunDst, Field::TunIpv6Dst)]
+        {
             match text.parse().unwrap() {
                 IpAddr::V4(a) => k.set(four, u32::from(a).into()),
                 IpAddr::V6(a) => k.set(six, a.into()),
@@ -184,8 +183,16 @@ mod tests {
         let (rf, lf) = (("remote_ip", "flow"), ("local_ip", "flow"));
         let (k, kf) = (("key", "7"), ("key", "flow"));
         let ordered: Vec<TunnelConfig> = [
-            &[k, r, l][..], &[k, r], &[k, rf, l], &[k, rf], &[k, rf, lf],
-            &[kf, r, l], &[kf, r], &[kf, rf, l], &[kf, rf], &[kf, rf, lf],
+            &[k, r, l][..],
+            &[k, r],
+            &[k, rf, l],
+            &[k, rf],
+            &[k, rf, lf],
+            &[kf, r, l],
+            &[kf, r],
+            &[kf, rf, l],
+            &[kf, rf],
+            &[kf, rf, lf],
         ]
         .map(|options| config("vxlan", options))
         .into();

@@ -35,9 +35,15 @@ fn decoded_without_complaint() {
                 sent.push(encapsulated(&o, &inner));
                 let ip = if v6 { "ipv6" } else { "ip" };
                 want.push(match kind {
-                    Kind::Vxlan => format!("eth:ethertype:{ip}:udp:vxlan:eth:ethertype:ip:tcp|4660||"),
-                    Kind::Geneve => format!("eth:ethertype:{ip}:udp:geneve:eth:ethertype:ip:tcp|||0x001234"),
-                    Kind::Gre => format!("eth:ethertype:{ip}:gre:eth:ethertype:ip:tcp||0x00001234|"),
+                    Kind::Vxlan => {
+                        format!("eth:ethertype:{ip}:udp:vxlan:eth:ethertype:ip:tcp|4660||")
+                    }
+                    Kind::Geneve => {
+                        format!("eth:ethertype:{ip}:udp:geneve:eth:ethertype:ip:tcp|||0x001234")
+                    }
+                    Kind::Gre => {
+                        format!("eth:ethertype:{ip}:gre:eth:ethertype:ip:tcp||0x00001234|")
+                    }
                 });
             }
         }
@@ -64,9 +70,15 @@ fn decoded_without_complaint() {
     let fields = ["-T", "fields", "-E", "separator=|", "-e", "frame.protocols", "-e", "vxlan.vni"];
     let decoded = run(&[&fields[..], &["-e", "gre.key", "-e", "geneve.vni"]].concat());
     // A checksum status of 0 is "bad"; errors and malformed packets show as expert information.
-    let complaints = run(&["-Y", "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 \
+    let complaints = run(&[
+        "-Y",
+        "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 \
         || tcp.checksum.status == 0 || gre.checksum.status == 0 || _ws.expert.severity >= 0x600000",
-        "-T", "fields", "-e", "frame.number"]);
+        "-T",
+        "fields",
+        "-e",
+        "frame.number",
+    ]);
     std::fs::remove_file(&path).unwrap();
     assert_eq!(decoded.lines().collect::<Vec<_>>(), want);
     assert_eq!(complaints.trim(), sent.len().to_string());

@@ -48,8 +48,12 @@ fn check_outer(o: &tunnel::Outer, frame: &[u8]) {
     assert_eq!(udp.checksum() != 0, v6 || o.flags & flags::CSUM != 0);
     let s = SlicedPacket::from_ethernet(frame).unwrap();
     let want = match s.net.unwrap() {
-        NetSlice::Ipv4(ip) => udp.to_header().calc_checksum_ipv4(&ip.header().to_header(), udp.payload()),
-        NetSlice::Ipv6(ip) => udp.to_header().calc_checksum_ipv6(&ip.header().to_header(), udp.payload()),
+        NetSlice::Ipv4(ip) => {
+            udp.to_header().calc_checksum_ipv4(&ip.header().to_header(), udp.payload())
+        }
+        NetSlice::Ipv6(ip) => {
+            udp.to_header().calc_checksum_ipv6(&ip.header().to_header(), udp.payload())
+        }
         NetSlice::Arp(_) => unreachable!(),
     };
     if udp.checksum() != 0 {
@@ -232,7 +236,12 @@ fn broken_outer_headers_have_their_reasons() {
         ("VXLAN taken for GRE", vxlan.clone(), Kind::Gre, TunnelMalformed),
         ("Geneve version 1", with(&geneve, &[(V, 0x40)]), Kind::Geneve, TunnelMalformed),
         ("Geneve options over", with(&geneve, &[(V, 0x3f)]), Kind::Geneve, TunnelMalformed),
-        ("Geneve options lie", with(&geneve, &[(V, 1), (V + 11, 9)]), Kind::Geneve, TunnelMalformed),
+        (
+            "Geneve options lie",
+            with(&geneve, &[(V, 1), (V + 11, 9)]),
+            Kind::Geneve,
+            TunnelMalformed,
+        ),
         ("Geneve of IPv4", with(&geneve, &[(V + 2, 8), (V + 3, 0)]), Kind::Geneve, TunnelNoPort),
         ("Geneve critical", with(&geneve, &[(V + 1, 0x40)]), Kind::Geneve, Unsupported),
         ("GRE version 1", with(&gre, &[(G + 1, 1)]), Kind::Gre, TunnelMalformed),
@@ -251,7 +260,10 @@ fn broken_outer_headers_have_their_reasons() {
 #[test]
 fn ids_of_every_width() {
     for (kind, id) in [
-        (Kind::Vxlan, 0), (Kind::Vxlan, 0xff_ffff), (Kind::Geneve, 0xff_ffff), (Kind::Gre, 0xffff_ffff),
+        (Kind::Vxlan, 0),
+        (Kind::Vxlan, 0xff_ffff),
+        (Kind::Geneve, 0xff_ffff),
+        (Kind::Gre, 0xffff_ffff),
         (Kind::Gre, 0),
     ] {
         let o = tunnel::Outer { id, ..outer(kind, false) };

@@ -348,7 +348,8 @@ impl<T> NeighTable<T> {
 
     /// Forget all neighbours of a link, as when it goes down.
     pub fn flush(&mut self, link: u32, events: &mut Events<T>) {
-        let of_link: Vec<Target> = self.entries.keys().filter(|t| t.link == link).copied().collect();
+        let of_link: Vec<Target> =
+            self.entries.keys().filter(|t| t.link == link).copied().collect();
         for t in of_link {
             self.remove(&t, events);
         }

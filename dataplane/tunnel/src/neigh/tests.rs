@@ -219,7 +219,11 @@ fn queues_and_table_are_bounded() {
     for n in 0..3 {
         for i in 0..2 {
             let w = t.wait(target(n), i, ms(0), &mut ev);
-            let want = if n == 2 && i == 1 { Wait::Refused(Drop::NeighbourPending, i) } else { Wait::Queued };
+            let want = if n == 2 && i == 1 {
+                Wait::Refused(Drop::NeighbourPending, i)
+            } else {
+                Wait::Queued
+            };
             assert_eq!(w, want);
         }
         assert_eq!(t.wait(target(n), 9, ms(0), &mut ev), Wait::Refused(Drop::NeighbourPending, 9));
@@ -342,7 +346,17 @@ fn question_and_answer() {
             assert_eq!(reply[12..16], [0x81, 0, 0x20, 5]);
             assert_eq!(hear_frame(&reply), Some(want));
         }
-        assert_eq!(answer_frame(&request("10.0.0.9".parse().unwrap(), &Own { address: "10.0.0.1".parse().unwrap(), ..own }, None).unwrap()), None);
+        assert_eq!(
+            answer_frame(
+                &request(
+                    "10.0.0.9".parse().unwrap(),
+                    &Own { address: "10.0.0.1".parse().unwrap(), ..own },
+                    None
+                )
+                .unwrap()
+            ),
+            None
+        );
     }
     let own = Own { mac: OTHER, address: "10.0.0.1".parse().unwrap() };
     assert_eq!(request("fd00::2".parse().unwrap(), &own, None), None);
@@ -371,7 +385,8 @@ fn what_is_not_to_be_believed() {
         f[at] = b;
         assert_eq!((hear_frame(&f), answer_frame(&f)), (None, None), "{what}");
     }
-    let group = flow::build::arp_frame(1, 0xffff_ffff_ffff, 0x0100_0000_0001, 0x0a00_0009, 0, 0x0a00_0002);
+    let group =
+        flow::build::arp_frame(1, 0xffff_ffff_ffff, 0x0100_0000_0001, 0x0a00_0009, 0, 0x0a00_0002);
     assert_eq!((hear_frame(&group), answer_frame(&group)), (None, None));
     let ours = flow::build::arp_frame(1, 0xffff_ffff_ffff, OTHER, 0x0a00_0002, 0, 0x0a00_0002);
     assert_eq!(answer_frame(&ours), None, "from our own address");
