@@ -9,7 +9,7 @@
 //! that stays with the kernel is not touched.
 //!
 //! A variant that takes only some frames (those of tunnels, say) is one more [`Select`] and the
-//! test in [`select`]; nothing else here depends on it.
+//! test in `select`; nothing else here depends on it.
 //!
 //! Must not know: bpf(2), sockets, how programs are attached.
 

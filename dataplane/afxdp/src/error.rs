@@ -109,7 +109,7 @@ impl Error {
             }
             (Op::Bind, libc::EBUSY) => "another AF_XDP socket has this queue",
             (Op::Bind, libc::ENETDOWN) => "the interface is down: set it up first",
-            (Op::Bind, libc::EINVAL) => "the interface has no such queue",
+            (Op::Bind, libc::EINVAL) => "the interface has no such queue, or its rings do not fit",
             (Op::Bind | Op::Attach | Op::Query, libc::ENODEV) => "the interface is gone",
             (Op::Bind | Op::Attach, libc::EOPNOTSUPP) => "the driver cannot do this mode",
             (Op::Attach, libc::ERANGE) => {

@@ -8,7 +8,7 @@
 //! when the store has nothing else.
 //!
 //! Invariants: a chunk's address is in exactly one place at any time (the store, a pool, a
-//! [`Packet`], a socket's rings); only [`Frame`] values give access to a chunk's bytes, and a
+//! `Packet`, a socket's rings); only [`Frame`] values give access to a chunk's bytes, and a
 //! `Frame` is neither `Clone` nor `Copy`. The mapping is released only when all frames are back
 //! in the store; otherwise it stays mapped for the life of the process.
 //!

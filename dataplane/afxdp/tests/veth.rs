@@ -191,3 +191,72 @@ fn packets_wait_while_the_link_is_down() {
 fn pool_packet(pool: &mut afxdp::FramePool, n: u32) -> Option<Packet> {
     pool.packet_from(&numbered(n, 64))
 }
+
+/// Two queues, a thread for each: frames stay in their queue, and all threads share the region.
+#[test]
+fn each_queue_has_a_socket_and_a_thread() {
+    in_namespace(|| {
+        ip("link add near numrxqueues 2 numtxqueues 2 type veth peer name far \
+            numrxqueues 2 numtxqueues 2");
+        for name in ["near", "far"] {
+            ip(&format!("link set {name} addrgenmode none"));
+            ip(&format!("link set {name} up"));
+        }
+        let (near, far) = (index("near"), index("far"));
+        let (region, pool) = region();
+        let options = AttachOptions { mode: AttachMode::Native, ..AttachOptions::default() };
+        let attachments = [near, far].map(|i| Attachment::attach(i, &options).expect("attach"));
+        let open = |which: usize, ifindex, queue| {
+            let mut socket = Socket::open(ifindex, queue, region.clone(), small()).expect("open");
+            socket.refill(&mut region.pool());
+            attachments[which].insert(queue, &socket).expect("insert");
+            Port { attachment: None, socket }
+        };
+        let ports = [0, 1].map(|queue| (open(0, near, queue), open(1, far, queue)));
+        std::thread::scope(|s| {
+            for (queue, (mut a, mut b)) in ports.into_iter().enumerate() {
+                let mut pool = region.pool();
+                s.spawn(move || {
+                    for n in 0..100u32 {
+                        let frame = numbered(n << 8 | queue as u32, 64);
+                        let packet = pool.packet_from(&frame).expect("a free frame");
+                        b.send(vec![packet], &mut pool);
+                        let got = a.receive(1, &mut pool);
+                        assert_eq!(got.len(), 1, "queue {queue} frame {n}");
+                        assert_eq!(got[0].data(), frame, "queue {queue}");
+                        got.into_iter().for_each(|p| pool.free_packet(p));
+                    }
+                    a.close(&mut pool);
+                    b.close(&mut pool);
+                });
+            }
+        });
+        drop(attachments);
+        all_home(&region, pool);
+    });
+}
+
+/// A queue taken out of the map goes to the kernel's stack, and comes back when entered again.
+#[test]
+fn a_removed_queue_is_the_kernels() {
+    in_namespace(|| {
+        let (near, far) = veth("near", "far");
+        let (region, mut pool) = region();
+        let mut port = Port::open(near, AttachMode::Native, &mut pool);
+        let (raw, stack) = (Raw::open(far), Raw::open(near));
+        let attachment = port.attachment.as_ref().expect("attached");
+        attachment.remove(0).expect("remove");
+        attachment.remove(0).expect("twice is no error");
+        raw.send(&numbered(1, 64));
+        assert_eq!(stack.receive(), Some(numbered(1, 64)));
+        attachment.insert(0, &port.socket).expect("insert");
+        let e = attachment.insert(4, &port.socket).expect_err("beyond the map");
+        assert_eq!(e.errno(), Some(libc::E2BIG));
+        raw.send(&numbered(2, 64));
+        let got = port.receive(1, &mut pool);
+        assert_eq!(got[0].to_vec(), numbered(2, 64));
+        got.into_iter().for_each(|p| pool.free_packet(p));
+        port.close(&mut pool);
+        all_home(&region, pool);
+    });
+}

@@ -13,8 +13,7 @@ use afxdp::{
     AttachMode, AttachOptions, Attachment, FramePool, Kick, Packet, Region, Socket, SocketConfig,
 };
 
-/// Run `body` in a network namespace of its own; `false` (and a printed reason) if that may not
-/// be done here.
+/// Run `body` on a thread in a network namespace of its own, or print why that cannot be done here.
 pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     // SAFETY: geteuid has no arguments.
     if unsafe { libc::geteuid() } != 0 {
