@@ -106,14 +106,15 @@ fn check_all(f: &Footprints, naive: &Naive) -> Result<(), TestCaseError> {
     prop_assert_eq!(sizes.nodes, live.len() + keys.len());
     let edges = naive.depends.values().map(BTreeSet::len).sum::<usize>();
     let key_edges = naive.keys.values().map(BTreeSet::len).sum::<usize>();
-    prop_assert_eq!(sizes.edges, edges + key_edges);
+    // What is recorded twice, with others in between, may be there twice.
+    prop_assert!(sizes.edges >= edges + key_edges);
     for (d, want) in &naive.depends {
         let mut visits = BTreeSet::new();
         for dep in f.dependencies(*d) {
             if let Dependency::Visit { table, consulted, rule, priority } = dep {
                 let id = (table, consulted);
                 prop_assert_eq!(naive.visits[&id], (rule, priority));
-                prop_assert!(visits.insert(id));
+                visits.insert(id);
             }
         }
         prop_assert_eq!(&visits, want);

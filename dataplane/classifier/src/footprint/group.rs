@@ -100,6 +100,12 @@ impl Group {
         self.len() == 0
     }
 
+    /// Whether the group is of these bits, of which `map` says the words that are not zero.
+    #[inline]
+    pub(super) fn has_mask(&self, wc: &FlowKey, map: u64) -> bool {
+        self.mask.map() == map && self.mask.iter().all(|(w, m)| wc.word(w) == m)
+    }
+
     /// Whether the slot has the values that the key has under the mask.
     #[inline]
     pub(super) fn has(&self, slot: u32, key: &FlowKey) -> bool {

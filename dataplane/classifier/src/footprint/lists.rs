@@ -17,7 +17,7 @@ struct Chunk {
 }
 
 /// A dependent in one of its lives.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Life {
     pub(super) dependent: u32,
     life: u32,
@@ -62,20 +62,14 @@ impl Lists {
         chunks.flat_map(|c| c.nodes.iter().copied().take_while(|n| *n != NONE))
     }
 
-    /// Whether the dependent's list has the node.
+    /// The dependent in its present life.
     #[inline]
-    pub(super) fn contains(&self, dependent: u32, node: u32) -> bool {
-        let mut at = self.head(dependent);
-        while let Some(chunk) = self.chunks.get(at as usize) {
-            if chunk.nodes.contains(&node) {
-                return true;
-            }
-            at = chunk.next;
-        }
-        false
+    pub(super) fn life(&self, dependent: u32) -> Life {
+        let life = self.lists.get(dependent as usize).map_or(0, |l| l.life);
+        Life { dependent, life }
     }
 
-    /// Add a node that the list has not.
+    /// Add a node to a list.
     #[inline]
     pub(super) fn push(&mut self, dependent: u32, node: u32) -> Life {
         let d = dependent as usize;

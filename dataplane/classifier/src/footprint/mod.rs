@@ -38,6 +38,8 @@ const KEYS: u32 = u32::MAX - 1;
 const SLACK: usize = 16;
 /// Dependents that are looked through at a time, so that no removal takes long.
 const SWEEP: usize = 256;
+/// Visits recorded last that are at hand.
+const RECENT: usize = 256;
 /// Groups without visits that are kept, besides as many as have some.
 const EMPTY_GROUPS: usize = 64;
 
@@ -127,11 +129,18 @@ pub struct Footprints {
     /// Groups by table and mask.
     by_mask: HashTable<u32>,
     tables: HashMap<u32, Table>,
+    /// For a hash of table and rule, the visit recorded last: most decisions share most visits
+    /// with the ones before, and a comparison is cheaper than two hash lookups. May be outdated.
+    recent: Box<[u32; RECENT]>,
     /// Changes so far: the clock of the indexes.
     now: u64,
     /// Start of all hashes: packets must not be able to choose what collides.
     seed: u64,
     scratch: Vec<u32>,
+}
+
+fn recent_slot(table: u32, rule: u64) -> usize {
+    (rule.wrapping_mul(31).wrapping_add(u64::from(table)) as usize) % RECENT
 }
 
 impl Default for Footprints {
@@ -162,6 +171,7 @@ impl Footprints {
             empty_groups: 0,
             by_mask: HashTable::new(),
             tables: HashMap::new(),
+            recent: Box::new([NONE; RECENT]),
             now: 0,
             scratch: Vec::new(),
         }
@@ -188,6 +198,13 @@ impl Footprints {
         priority: i32,
         dependent: u32,
     ) -> VisitId {
+        let recent = recent_slot(table, rule);
+        let node = self.recent[recent];
+        if self.is_visit(node, table, key, wc, rule) {
+            self.update(node, rule, priority);
+            self.link(node, dependent);
+            return VisitId(node);
+        }
         let group = self.group(table, wc);
         let g = &self.groups[group as usize];
         let hash = hash_values(self.seed, group, g.mask.iter().map(|(w, m)| key.word(w) & m));
@@ -203,6 +220,7 @@ impl Footprints {
             }
             None => self.new_visit(group, hash, key, rule, priority),
         };
+        self.recent[recent] = node;
         self.link(node, dependent);
         VisitId(node)
     }

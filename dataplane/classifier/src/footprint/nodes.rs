@@ -34,12 +34,13 @@ fn hash_group(seed: u64, group: &Group) -> u64 {
 
 impl Footprints {
     pub(super) fn link(&mut self, n: u32, dependent: u32) {
-        if self.lists.contains(dependent, n) {
+        let node = &mut self.nodes[n as usize];
+        // The dependents of one node come one after the other, so an equal one would be the last.
+        // One that comes twice for other reasons costs only its place.
+        if node.dependents.last() == Some(&self.lists.life(dependent)) {
             return;
         }
-        let life = self.lists.push(dependent, n);
-        let node = &mut self.nodes[n as usize];
-        node.dependents.push(life);
+        node.dependents.push(self.lists.push(dependent, n));
         node.live += 1;
         self.edges += 1;
     }
@@ -169,15 +170,31 @@ impl Footprints {
         }
     }
 
+    /// Whether the node is this visit, with this result.
+    #[inline]
+    pub(super) fn is_visit(
+        &self,
+        n: u32,
+        table: u32,
+        key: &FlowKey,
+        wc: &FlowKey,
+        rule: u64,
+    ) -> bool {
+        let Some(node) = self.nodes.get(n as usize) else { return false };
+        let Some(group) = self.groups.get(node.group as usize) else { return false };
+        node.rule == rule
+            && group.table == table
+            && group.has(node.slot, key)
+            && group.has_mask(wc, wc.nonzero_map())
+    }
+
     /// The group of a table and the bits consulted.
     pub(super) fn group(&mut self, table: u32, wc: &FlowKey) -> u32 {
         let map = wc.nonzero_map();
         let hash = hash_mask(self.seed, table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
         let is = |g: &u32| {
             let group = &self.groups[*g as usize];
-            group.table == table
-                && group.mask.map() == map
-                && group.mask.iter().all(|(w, m)| wc.word(w) == m)
+            group.table == table && group.has_mask(wc, map)
         };
         match self.by_mask.find(hash, is) {
             Some(g) => *g,
