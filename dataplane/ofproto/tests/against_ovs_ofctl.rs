@@ -82,10 +82,19 @@ fn generated_matches_are_the_same() {
     let mut lines = Vec::new();
     while lines.len() < 3000 {
         let (m, _) = match_text(&mut r);
-        let tci = (r.number(16), r.number(16));
-        if !m.contains("vlan") {
-            lines.push(format!("{m},vlan_tci={:#x}/{:#x},actions=drop", tci.0, tci.1));
+        if m.contains("vlan") {
+            continue;
         }
+        let vlan = match r.below(8) {
+            0 => "dl_vlan=0xffff".into(),
+            1 => "vlan_tci=0".into(),
+            2 => format!("vlan_tci={:#x}", r.number(16)),
+            3 => format!("vlan_vid={}", r.number(13)),
+            4 => format!("vlan_vid={}/{:#x}", r.number(13), r.number(13)),
+            5 => format!("vlan_pcp={}", r.number(3)),
+            _ => format!("vlan_tci={:#x}/{:#x}", r.number(16), r.number(16)),
+        };
+        lines.push(format!("{m},{vlan},actions=drop"));
     }
     compare(&["-F", "NXM"], &lines, |parts| parts);
 }

@@ -92,6 +92,7 @@ pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
     let limit = (word.len() / 3).clamp(1, 3);
     names
         .into_iter()
+        .filter(|n| n.len().abs_diff(word.len()) <= limit)
         .map(|n| (distance(word, n.as_bytes()), n))
         .filter(|(d, _)| *d <= limit)
         .min_by_key(|(d, _)| *d)

@@ -166,11 +166,13 @@ fn packet_type(text: &str) -> Parsed<'_, u128> {
     Ok(number(ns.trim(), 16)? << 16 | number(kind.trim(), 16)?)
 }
 
-/// Bits of a field's value that may be given; more than actions see for a VLAN id, which has its
-/// tag bit with it.
+/// Bits of a field's value that may be given; more than actions see for a VLAN id, whose tag bit is
+/// with it.
 const fn value_bits(mf: Mf) -> u32 {
     match mf {
         Mf::VlanVid => 13,
+        // 0xffff stands for no tag; what else is too large is refused as a VLAN id.
+        Mf::DlVlan => 16,
         _ => mf.bits(),
     }
 }
@@ -208,9 +210,9 @@ pub(crate) fn field<'a>(
                     .hint("no, yes, first, later or not_later"));
             }
         },
-        Format::CtState => with_mask(flags(text, CT_STATE, 0xff)?, mf),
-        Format::TcpFlags => with_mask(flags(text, TCP_FLAGS, 0xfff)?, mf),
-        Format::TunnelFlags => with_mask(flags(text, TUN_FLAGS, 1)?, mf),
+        Format::CtState => with_mask(flags(text, CT_STATE, 0xff)?),
+        Format::TcpFlags => with_mask(flags(text, TCP_FLAGS, 0xfff)?),
+        Format::TunnelFlags => with_mask(flags(text, TUN_FLAGS, 1)?),
         Format::PacketType => (packet_type(text)?, None),
     };
     if !info.maskable && mask.is_some() {
@@ -220,7 +222,7 @@ pub(crate) fn field<'a>(
     Ok((value, mask))
 }
 
-/// Flags always come with a mask; it is whole if every flag is in it.
-fn with_mask((value, mask): (u128, u128), _mf: Mf) -> (u128, Option<u128>) {
+/// Flags always come with a mask.
+fn with_mask((value, mask): (u128, u128)) -> (u128, Option<u128>) {
     (value, Some(mask))
 }

@@ -239,7 +239,10 @@ fn layer2(r: &mut Rng, f: &mut Vec<String>) {
             f.push(format!("vlan_tci={:#x}/{mask:#x}", r.number(16) | 0x1000));
         }
         3 => f.push("vlan_vid=0x1000/0x1000".into()),
-        4 => f.push("vlan_tci=0x0000/0x1fff".into()),
+        4 => {
+            let none = ["vlan_tci=0x0000/0x1fff", "vlan_vid=0"];
+            f.push(r.pick(&none).to_string());
+        }
         _ => {}
     }
 }
