@@ -147,7 +147,11 @@ impl Transmit {
 
     fn index_slots(&mut self) {
         self.local.fill(NO_SLOT);
+        self.dirty.clear();
         for (i, slot) in self.slots.iter().enumerate() {
+            if slot.dirty {
+                self.dirty.push(i as u16);
+            }
             let port = slot.port.0 as usize;
             if self.local.len() <= port {
                 self.local.resize(port + 1, NO_SLOT);
@@ -255,14 +259,22 @@ impl Transmit {
     /// Send all that is staged, and wake the workers that were handed packets.
     #[inline]
     pub fn flush(&mut self) {
-        while let Some(slot) = self.dirty.pop() {
+        let mut again = 0;
+        for i in 0..self.dirty.len() {
+            let slot = self.dirty[i];
             let s = &mut self.slots[usize::from(slot)];
-            s.dirty = false;
             if !s.staged.is_empty() {
                 s.queue.tx_burst(&mut self.pool, &mut s.staged);
             }
-            s.queue.flush(&mut self.pool);
+            // What the kernel would not take yet, or frames that were not to be had, come next
+            // round.
+            s.dirty = s.queue.flush(&mut self.pool) && !s.gone;
+            if s.dirty {
+                self.dirty[again] = slot;
+                again += 1;
+            }
         }
+        self.dirty.truncate(again);
         if self.handed_to != 0 {
             for w in flow::sparse::bits(std::mem::take(&mut self.handed_to)) {
                 self.shared.workers[w].wake();

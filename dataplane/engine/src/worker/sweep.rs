@@ -91,6 +91,7 @@ impl Worker {
         if end == self.flows.mega.slots() {
             self.sweep.cursor = 0;
             self.flows.mega.tune();
+            self.tx.slots.iter_mut().for_each(|s| s.queue.housekeeping());
             self.publish_counters();
         }
         1
