@@ -38,7 +38,7 @@ pub struct DaemonOptions {
     #[arg(long, value_name = "MODE", default_value = "adaptive")]
     pub poll: Poll,
     /// Memory for frames, such as 64M or 1G
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
     pub umem: Size,
     /// How much to log: off, error, warn, info, debug, trace, and MODULE=LEVEL after commas
     #[arg(long, value_name = "L", default_value = "info", value_parser = log_level)]
@@ -140,7 +140,7 @@ mod tests {
             DaemonOptions::try_parse_from(["vswitchd", "--run-dir", "/r"]).expect("parse");
         assert_eq!(options.workers, Workers::Count(1));
         assert_eq!(options.poll, Poll::Adaptive);
-        assert_eq!(options.umem, Size(64 << 20));
+        assert_eq!(options.umem, Size(128 << 20));
         assert_eq!(options.state_dir, PathBuf::from(STATE_DIR));
     }
 

@@ -13,6 +13,7 @@ mod translate;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afxdp::{FramePool, Region};
@@ -51,10 +52,7 @@ impl EngineBackend {
     pub fn start(options: &DaemonOptions) -> Result<EngineBackend, CtlError> {
         let bytes = usize::try_from(options.umem.0)
             .map_err(|_| CtlError::invalid("--umem: more than this machine can address"))?;
-        let region = Region::new(bytes).map_err(|e| {
-            CtlError::system(format!("--umem: the kernel refused {bytes} bytes for frames: {e}"))
-                .with_hint("give less with --umem, or more memory or memlock to the daemon")
-        })?;
+        let region = region(bytes)?;
         let cores = cores(&options.workers)?;
         let poll = match options.poll {
             Poll::Adaptive => engine::Poll::Adaptive,
@@ -353,6 +351,25 @@ impl Backend for EngineBackend {
             opened.close(queues, &mut self.pool, &mut self.devices.system);
         }
     }
+}
+
+/// The memory for frames. More than there is would be refused only when it is touched, by a signal.
+fn region(bytes: usize) -> Result<Arc<Region>, CtlError> {
+    let refused = |why: String| {
+        CtlError::system(format!("--umem: the kernel refused {} MiB for frames: {why}", bytes >> 20))
+            .with_hint("give less with --umem, or more memory to the daemon")
+    };
+    if let Some(available) = available_memory().filter(|a| bytes > *a) {
+        return Err(refused(format!("{} MiB are available", available >> 20)));
+    }
+    Region::new(bytes).map_err(|e| refused(e.to_string()))
+}
+
+/// Bytes that the kernel could give now (`MemAvailable` of proc(5)), if it says.
+fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
 }
 
 /// The settings of a bridge's own interface: `other_config:hwaddr` of the bridge is its address unless

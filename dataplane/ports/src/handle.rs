@@ -17,7 +17,8 @@
 //!
 //! Must not know: workers, bridges, how configuration is stored.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use afxdp::{FramePool, Region};
@@ -64,27 +65,45 @@ impl PortSystem {
 /// what is left, so that early ports cannot take it all.
 #[derive(Debug)]
 pub(crate) struct FillBudget {
-    left: u32,
+    total: u32,
+    left: Arc<AtomicU32>,
+}
+
+/// A queue's share of the budget, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct FillShare {
+    left: Arc<AtomicU32>,
+    pub(crate) frames: u32,
 }
 
 impl FillBudget {
     /// Frames that a queue is given at most, and the least that it can work with.
     pub(crate) const MOST: u32 = 1024;
-    pub(crate) const LEAST: u32 = 64;
+    pub(crate) const LEAST: u32 = 16;
 
     fn new(chunks: usize) -> FillBudget {
-        FillBudget { left: u32::try_from(chunks / 2).unwrap_or(u32::MAX) }
+        let total = u32::try_from(chunks / 2).unwrap_or(u32::MAX);
+        FillBudget { total, left: Arc::new(AtomicU32::new(total)) }
     }
 
-    /// Frames for one more queue; `None` if there are too few.
-    pub(crate) fn reserve(&mut self) -> Option<u32> {
-        let share = (self.left / 4).clamp(Self::LEAST, Self::MOST);
-        self.left = self.left.checked_sub(share)?;
-        Some(share)
+    /// Frames for one more queue; `None` if there are too few. Control only.
+    pub(crate) fn reserve(&self) -> Option<FillShare> {
+        let left = self.left.load(Ordering::Relaxed);
+        // An eighth for the first queue, a half of that for the second, a third for the third: few
+        // ports have much, and there is something left for the thousandth.
+        let queues = Arc::strong_count(&self.left) as u32;
+        let frames = (self.total / 8 / queues).clamp(Self::LEAST, Self::MOST);
+        if frames > left {
+            return None;
+        }
+        self.left.fetch_sub(frames, Ordering::Relaxed);
+        Some(FillShare { left: self.left.clone(), frames })
     }
+}
 
-    pub(crate) fn release(&mut self, frames: u32) {
-        self.left += frames;
+impl Drop for FillShare {
+    fn drop(&mut self) {
+        self.left.fetch_add(self.frames, Ordering::Relaxed);
     }
 }
 
@@ -170,6 +189,7 @@ pub struct PortStatus {
 
 /// What stands behind an open port.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // One a port; most are of the large kind.
 enum Device {
     None,
     Afxdp(afxdp_port::Device),
@@ -376,7 +396,7 @@ impl PortHandle {
         &mut self,
         queues: Vec<Queue>,
         pool: &mut FramePool,
-        system: &mut PortSystem,
+        system: &PortSystem,
         now: Instant,
     ) {
         self.close_device(queues, pool, system);
@@ -384,7 +404,7 @@ impl PortHandle {
         self.retry = Some((now + RETRY.0, RETRY.0));
     }
 
-    fn close_device(&mut self, queues: Vec<Queue>, pool: &mut FramePool, system: &mut PortSystem) {
+    fn close_device(&mut self, queues: Vec<Queue>, pool: &mut FramePool, system: &PortSystem) {
         let device = std::mem::replace(&mut self.device, Device::None);
         let device = match device {
             // No new packets first, then the sockets.
@@ -413,7 +433,7 @@ impl PortHandle {
     }
 
     /// Close the port for good; its interface is left as it was found, a tap is removed.
-    pub fn close(mut self, queues: Vec<Queue>, pool: &mut FramePool, system: &mut PortSystem) {
+    pub fn close(mut self, queues: Vec<Queue>, pool: &mut FramePool, system: &PortSystem) {
         self.close_device(queues, pool, system);
     }
 
@@ -492,6 +512,28 @@ impl PortHandle {
         }
         status
     }
+}
+
+/// Close many ports for good, with their queues. The kernel takes some 20 ms for each, which are
+/// spent side by side.
+pub fn close_all(ports: Vec<(PortHandle, Vec<Queue>)>, system: &PortSystem) {
+    const THREADS: usize = 32;
+    let threads = ports.len().min(THREADS);
+    let ports = Mutex::new(ports);
+    let next = || ports.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        let mut pool = system.region.pool();
+        while let Some((port, queues)) = next() {
+            port.close(queues, &mut pool, system);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without a thread there is one fewer to share the work.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
 }
 
 /// The counters of a port's queue of that number.
