@@ -20,7 +20,7 @@ use crate::afxdp_queue::{AfxdpQueue, OVERHEAD, Shared};
 use crate::checksum::VxlanPorts;
 use crate::counters::QueueCounters;
 use crate::error::PortError;
-use crate::handle::{FillBudget, PortSystem, counter};
+use crate::handle::{FillBudget, FillShare, PortSystem, counter};
 use crate::links::Link;
 use crate::takeover::Takeover;
 
@@ -37,6 +37,11 @@ const KERNEL_PEERS: [&str; 10] =
 pub struct AfxdpConfig {
     /// Where the XDP program runs.
     pub mode: AttachMode,
+    /// Refuse the interface if its driver cannot work on the frames without a copy.
+    pub require_zero_copy: bool,
+    /// How many receive queues the interface has to have in use; any number otherwise. (Every one
+    /// gets a socket: the number is the interface's, to be changed by `ethtool -L`.)
+    pub n_rxq: Option<u32>,
     /// Take the interface although tags that the kernel holds beside frames may be lost. Only for
     /// interfaces on which no VLAN separates anything.
     pub accept_tag_loss: bool,
@@ -63,8 +68,8 @@ pub(crate) struct Device {
     frags: bool,
     zero_copy: bool,
     queues: usize,
-    /// Frames reserved for the queues' fill rings.
-    reserved: u32,
+    /// The queues' shares of the frames that may wait in fill rings.
+    _shares: Vec<FillShare>,
 }
 
 /// Make an interface a port.
@@ -80,13 +85,13 @@ pub(crate) fn open(
     let ifindex = system.devs.require(name)?;
     let link = system.links.ask(ifindex)?;
     let link = link.ok_or_else(|| PortError::NoSuchInterface { interface: name.to_owned() })?;
-    let mut warnings = address_warnings(name, &link, system);
+    let mut warnings = address_warnings(&link, system);
     let mut takeover = Takeover::new(&system.devs, name)?;
-    let mut reserved = 0;
+    let mut shares = Vec::new();
     let opening = Opening { name, config, ifindex, link: &link };
-    match opening.run(system, &mut takeover, &mut reserved, counters) {
+    match opening.run(system, &mut takeover, &mut shares, counters) {
         Ok((made, queues)) => {
-            warnings.extend(made.warnings(name));
+            warnings.extend(made.warnings());
             warnings.extend(takeover.warnings().iter().cloned());
             let device = Device {
                 ifindex,
@@ -98,12 +103,11 @@ pub(crate) fn open(
                 frags: made.frags,
                 zero_copy: made.zero_copy,
                 queues: queues.len(),
-                reserved,
+                _shares: shares,
             };
             Ok(Opened { device, queues, warnings })
         }
         Err(e) => {
-            system.budget.release(reserved);
             takeover.restore(&system.devs);
             Err(e)
         }
@@ -111,7 +115,7 @@ pub(crate) fn open(
 }
 
 /// What users should know who gave a host's own interface to the switch.
-fn address_warnings(name: &str, link: &Link, system: &mut PortSystem) -> Vec<String> {
+fn address_warnings(link: &Link, system: &mut PortSystem) -> Vec<String> {
     let mut warnings = Vec::new();
     let link_local = |a: &std::net::IpAddr| match a {
         std::net::IpAddr::V4(_) => false,
@@ -122,13 +126,13 @@ fn address_warnings(name: &str, link: &Link, system: &mut PortSystem) -> Vec<Str
         addresses.iter().filter(|a| !link_local(a)).map(ToString::to_string).collect();
     if !shown.is_empty() {
         warnings.push(format!(
-            "{name} carries IP addresses ({}): the host gets no packets for them any more; move \
-             them to the bridge's internal interface",
+            "carries IP addresses ({}): the host gets no packets for them any more; move them to the \
+             bridge's internal interface",
             shown.join(", ")
         ));
     }
     if let Some(master) = link.master.and_then(|m| system.devs.name(m)) {
-        warnings.push(format!("{name} belongs to {master}, which gets no packets any more"));
+        warnings.push(format!("belongs to {master}, which gets no packets any more"));
     }
     warnings
 }
@@ -155,13 +159,14 @@ impl Opening<'_> {
         &self,
         system: &mut PortSystem,
         takeover: &mut Takeover,
-        reserved: &mut u32,
+        shares: &mut Vec<FillShare>,
         counters: &mut Vec<Arc<QueueCounters>>,
     ) -> Result<(Made, Vec<AfxdpQueue>), PortError> {
         let driver = system.devs.driver(self.name)?;
         let kernel_peer = KERNEL_PEERS.contains(&driver.as_str());
         let channels = system.devs.rx_queues(self.name)?;
         let queues = channels.unwrap_or(self.link.rx_queues);
+        self.check_queues(channels)?;
         let (attachment, frags) = self.attach(queues, kernel_peer)?;
         self.check_tags(&attachment)?;
         if attachment.mode() == XdpMode::Generic {
@@ -170,19 +175,25 @@ impl Opening<'_> {
         let mut sockets = Vec::new();
         for queue in 0..queues {
             let share = system.budget.reserve().ok_or_else(|| self.no_frames(system))?;
-            *reserved += share;
-            match self.socket(queue, share, frags, kernel_peer, system) {
-                Ok(socket) => sockets.push(socket),
+            match self.socket(queue, share.frames, frags, kernel_peer, system) {
+                Ok(socket) => {
+                    sockets.push(socket);
+                    shares.push(share);
+                }
                 // The driver did not say how many queues are in use: it has no more.
                 Err(e) if channels.is_none() && queue > 0 && e.errno() == Some(libc::EINVAL) => {
-                    *reserved -= share;
-                    system.budget.release(share);
                     break;
                 }
                 Err(e) => return Err(e.into()),
             }
         }
         let zero_copy = sockets.iter().all(Socket::is_zero_copy);
+        if self.config.require_zero_copy && !zero_copy {
+            return Err(PortError::Refused {
+                interface: self.name.to_owned(),
+                why: format!("its driver ({driver}) cannot receive and send without a copy"),
+            });
+        }
         let shared = Arc::new(Shared { mtu: AtomicU32::new(self.link.mtu) });
         let mut pool = system.region.pool();
         let mut made = Vec::new();
@@ -212,6 +223,20 @@ impl Opening<'_> {
         }
         let options = AttachOptions { frags: false, ..options };
         Ok((Attachment::attach(self.ifindex, &options)?, false))
+    }
+
+    fn check_queues(&self, channels: Option<u32>) -> Result<(), PortError> {
+        match (self.config.n_rxq, channels) {
+            (Some(wanted), Some(has)) if wanted != has => Err(PortError::Refused {
+                interface: self.name.to_owned(),
+                why: format!(
+                    "n_rxq={wanted}: the interface has {has} receive queues in use, and all of \
+                     them are used; change their number with: ethtool -L {} combined {wanted}",
+                    self.name
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn check_tags(&self, attachment: &Attachment) -> Result<(), PortError> {
@@ -281,19 +306,20 @@ impl Opening<'_> {
 }
 
 impl Made {
-    fn warnings(&self, name: &str) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(e) = self.attachment.native_refused() {
-            warnings.push(format!("{name} runs in generic XDP mode, which is slower: {e}"));
+            warnings.push(format!("runs in generic XDP mode, which is slower: {e}"));
         }
         if self.attachment.mode() == XdpMode::Generic && KERNEL_PEERS.contains(&&*self.driver) {
-            warnings.push(format!(
-                "{name}: generic XDP mode drops frames that a sender's segmentation offload \
-                 made larger than the MTU"
-            ));
+            warnings.push(
+                "generic XDP mode drops frames that a sender's segmentation offload made larger \
+                 than the MTU"
+                    .to_owned(),
+            );
         }
         if let VlanRestore::Unavailable(gap) = self.attachment.vlan_restore() {
-            warnings.push(format!("{name}: VLAN tags may be lost: {gap}"));
+            warnings.push(format!("VLAN tags may be lost: {gap}"));
         }
         warnings
     }
@@ -341,8 +367,7 @@ impl Device {
     }
 
     /// Put the interface back as it was, once the sockets are closed.
-    pub(crate) fn restore(self, system: &mut PortSystem) {
-        system.budget.release(self.reserved);
+    pub(crate) fn restore(self, system: &PortSystem) {
         self.takeover.restore(&system.devs);
     }
 }

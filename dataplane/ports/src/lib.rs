@@ -32,5 +32,5 @@ pub use afxdp_port::AfxdpConfig;
 pub use afxdp_queue::AfxdpQueue;
 pub use counters::{PortCounters, PortDrop, QueueCounters};
 pub use error::PortError;
-pub use handle::{PortHandle, PortKind, PortState, PortStatus, PortSystem, Reaction};
+pub use handle::{PortHandle, PortKind, PortState, PortStatus, PortSystem, Reaction, close_all};
 pub use queue::{BURST, Burst, Queue, RxStatus};

@@ -81,7 +81,7 @@ impl Takeover {
         let on: Vec<_> = wanted.iter().copied().filter(|f| features.is_on(f)).collect();
         let (can, cannot): (Vec<_>, Vec<_>) = on.into_iter().partition(|f| features.can_change(f));
         for f in cannot {
-            self.warnings.push(format!("{name}: the driver does not let {f} be turned off"));
+            self.warnings.push(format!("the driver does not let {f} be turned off"));
         }
         if can.is_empty() {
             return;

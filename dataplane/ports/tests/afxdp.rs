@@ -38,15 +38,6 @@ fn assert_all_home(system: &PortSystem, pool: FramePool) {
     assert_eq!(system.region.stored(), system.region.chunks());
 }
 
-/// A veth pair `name` here and `eth0` in a namespace of its own, with an address there.
-fn host(name: &str, address: &str) -> OtherNs {
-    let ns = OtherNs::new();
-    ip(&format!("link add {name} type veth peer name eth0 netns {}", ns.pid()));
-    ns.run("ip link set eth0 up");
-    ns.run(&format!("ip addr add {address} dev eth0"));
-    ns
-}
-
 /// A thread that forwards between two queues, both ways.
 struct Forwarder {
     stop: Arc<AtomicBool>,
@@ -86,7 +77,7 @@ impl Forwarder {
 /// Carry `bytes` by TCP from one namespace to the other and back, and check them.
 fn tcp_echo(from: &OtherNs, to: &OtherNs, to_address: &str, bytes: usize) {
     let address: SocketAddr = to_address.parse().unwrap();
-    let data: Vec<u8> = (0..bytes).map(|i| (i * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..bytes).map(|i| ((i * 31) >> 3) as u8).collect();
     let want = data.clone();
     let listener = to.within(move || TcpListener::bind(address).unwrap());
     let server = std::thread::spawn(move || {
@@ -152,8 +143,8 @@ fn tcp_and_udp_with_default_offloads() {
     assert!(c.rx_partial > 0, "no checksum was unfinished: the test tests nothing: {c:?}");
     assert!(c.tx_partial > 0);
     assert_eq!(c.dropped(PortDrop::TxInvalid) + c.dropped(PortDrop::RxBroken), 0);
-    p0.close(vec![q0], &mut pool, &mut system);
-    p1.close(vec![q1], &mut pool, &mut system);
+    p0.close(vec![q0], &mut pool, &system);
+    p1.close(vec![q1], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -187,8 +178,8 @@ fn tcp_inside_a_kernels_vxlan() {
     a.run("ping -c 1 -W 10 10.8.0.2");
     let (q0, q1, mut pool) = f.stop();
     assert!(p0.counters().checksums_finished > 0);
-    p0.close(vec![q0], &mut pool, &mut system);
-    p1.close(vec![q1], &mut pool, &mut system);
+    p0.close(vec![q0], &mut pool, &system);
+    p1.close(vec![q1], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -218,8 +209,8 @@ fn tcp_between_a_tap_and_a_veth() {
     tcp_echo(&a, &b, "10.0.0.2:80", 1_000_000);
     let (q0, q1, mut pool) = f.stop();
     assert!(p1.counters().tx_partial > 0 && p1.counters().rx_partial > 0);
-    p0.close(vec![q0], &mut pool, &mut system);
-    p1.close(vec![q1], &mut pool, &mut system);
+    p0.close(vec![q0], &mut pool, &system);
+    p1.close(vec![q1], &mut pool, &system);
     assert!(!b.run("ip link").contains("t0"), "the tap goes with its port");
     assert_all_home(&system, pool);
 }
@@ -241,8 +232,8 @@ fn generic_mode_works_where_tags_do_not_matter() {
     let f = Forwarder::start(one(q0), one(q1), system.region.pool());
     udp_echo(&a, &b, "10.0.0.1:90", "10.0.0.2:90", 1400);
     let (q0, q1, mut pool) = f.stop();
-    p0.close(vec![q0], &mut pool, &mut system);
-    p1.close(vec![q1], &mut pool, &mut system);
+    p0.close(vec![q0], &mut pool, &system);
+    p1.close(vec![q1], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -271,7 +262,7 @@ fn the_interface_is_given_back_as_it_was() {
         assert!(e.to_string().contains("already has an XDP program"), "{e}");
         assert_eq!(describe(), taken);
         let mut pool = system.region.pool();
-        p.close(q, &mut pool, &mut system);
+        p.close(q, &mut pool, &system);
         // The link's state settles a moment after the flags.
         // The state that `ip` shows follows the flags a moment later.
         wait_for("the link to settle", || (describe().0 == before.0).then_some(()));
@@ -306,7 +297,7 @@ fn what_cannot_be_opened_says_why() {
             // Eight ports fit into the smallest region: their shares shrink.
             let mut pool = small.region.pool();
             for (p, q) in open {
-                p.close(q, &mut pool, &mut small);
+                p.close(q, &mut pool, &small);
             }
             return assert_all_home(&small, pool);
         }
@@ -352,8 +343,8 @@ fn jumbo_frames_after_a_change_of_mtu() {
     s.send_to(&[1; 3000], "10.0.0.2:95").unwrap();
     wait_for("the drop", || (p1.counters().dropped(PortDrop::TxTooBig) > 0).then_some(()));
     let (q0, q1, mut pool) = f.stop();
-    p0.close(vec![q0], &mut pool, &mut system);
-    p1.close(vec![q1], &mut pool, &mut system);
+    p0.close(vec![q0], &mut pool, &system);
+    p1.close(vec![q1], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -418,7 +409,7 @@ fn comes_back_after_deletion_and_moves_under_load() {
         changer.join().unwrap();
         stop.store(true, Ordering::Relaxed);
         flooder.join().unwrap();
-        port.closed(vec![queue.take().unwrap()], &mut pool, &mut system, Instant::now());
+        port.closed(vec![queue.take().unwrap()], &mut pool, &system, Instant::now());
         assert_eq!(port.state(), &PortState::Missing);
         assert!(!port.is_open() && port.status().ifindex.is_none());
         let held: usize = system.region.chunks() - system.region.stored() - pool.len();
@@ -441,7 +432,7 @@ fn comes_back_after_deletion_and_moves_under_load() {
         assert!(c.rx_packets > received_before, "counters go on");
         received_before = c.rx_packets;
     }
-    port.close(vec![queue.take().unwrap()], &mut pool, &mut system);
+    port.close(vec![queue.take().unwrap()], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -455,7 +446,7 @@ fn link_state_is_followed_and_sending_to_a_link_that_is_down_is_counted() {
     let mut pool = system.region.pool();
     let (mut port, queues) = PortHandle::open("v0", afxdp(), &mut system).unwrap();
     let mut q = one(queues);
-    let mut follow = |port: &mut PortHandle, system: &mut PortSystem, want: PortState| {
+    let follow = |port: &mut PortHandle, system: &mut PortSystem, want: PortState| {
         wait_for(&format!("{want:?}"), || {
             for e in system.links.drain().unwrap() {
                 let _ = port.on_event(&e);
@@ -479,7 +470,7 @@ fn link_state_is_followed_and_sending_to_a_link_that_is_down_is_counted() {
     follow(&mut port, &mut system, PortState::LinkDown);
     a.run("ip link set eth0 up");
     follow(&mut port, &mut system, PortState::Up);
-    port.close(vec![q], &mut pool, &mut system);
+    port.close(vec![q], &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -500,10 +491,16 @@ fn several_queues_are_several_sockets() {
     assert!(e.to_string().contains("native mode was refused"), "{e}");
     ns.run("ethtool -L eth0 rx 3 tx 3");
     let mut system = system();
-    let (p, q) = PortHandle::open("v0", afxdp(), &mut system).unwrap();
+    let wants = |n_rxq| PortKind::Afxdp(AfxdpConfig { n_rxq, ..AfxdpConfig::default() });
+    let e = PortHandle::open("v0", wants(Some(2)), &mut system).unwrap_err();
+    assert!(e.to_string().contains("n_rxq=2: the interface has 3"), "{e}");
+    let copies = AfxdpConfig { require_zero_copy: true, ..AfxdpConfig::default() };
+    let e = PortHandle::open("v0", PortKind::Afxdp(copies), &mut system).unwrap_err();
+    assert!(e.to_string().contains("without a copy"), "{e}");
+    let (p, q) = PortHandle::open("v0", wants(Some(3)), &mut system).unwrap();
     assert_eq!((p.status().queues, q.len()), (3, 3));
     let mut pool = system.region.pool();
-    p.close(q, &mut pool, &mut system);
+    p.close(q, &mut pool, &system);
     assert_all_home(&system, pool);
 }
 
@@ -528,7 +525,7 @@ fn a_deleted_tap_is_made_again() {
         events.iter().any(|e| p.on_event(e) == Reaction::Close).then_some(())
     });
     let now = Instant::now();
-    p.closed(q, &mut pool, &mut system, now);
+    p.closed(q, &mut pool, &system, now);
     assert!(!p.wants_reopen(&system, now), "not at once");
     // While the name is taken by another, it fails and says so.
     ip("link add t0 type veth peer name t1");
@@ -540,6 +537,30 @@ fn a_deleted_tap_is_made_again() {
     let devs = NetDevs::new().unwrap();
     assert_eq!(devs.mac("t0").unwrap(), [2, 0, 0, 0, 0, 7]);
     assert_eq!(devs.mtu("t0").unwrap(), 1300);
-    p.close(q, &mut pool, &mut system);
+    p.close(q, &mut pool, &system);
+    assert_all_home(&system, pool);
+}
+
+#[test]
+fn many_ports_are_closed_side_by_side() {
+    if !enter() {
+        return;
+    }
+    let mut system = system();
+    let mut ports = Vec::new();
+    let _hosts: Vec<_> = (0..4).map(|i| host(&format!("v{i}"), "10.0.0.1/24")).collect();
+    for i in 0..4 {
+        ports.push(PortHandle::open(&format!("v{i}"), afxdp(), &mut system).unwrap());
+    }
+    for i in 0..100 {
+        let name = format!("t{i}");
+        let kind = PortKind::Internal(TapConfig { name: name.clone(), ..TapConfig::default() });
+        ports.push(PortHandle::open(&name, kind, &mut system).unwrap());
+    }
+    assert_eq!(run("ip", "-br link").lines().count(), 105);
+    ports::close_all(ports, &system);
+    assert_eq!(run("ip", "-br link").lines().count(), 5);
+    assert!(!run("ip", "-d link").contains("xdp"));
+    let pool = system.region.pool();
     assert_all_home(&system, pool);
 }

@@ -85,6 +85,15 @@ impl Drop for OtherNs {
     }
 }
 
+/// A veth pair `name` here and `eth0` in a namespace of its own, with an address there.
+pub fn host(name: &str, address: &str) -> OtherNs {
+    let ns = OtherNs::new();
+    ip(&format!("link add {name} type veth peer name eth0 netns {}", ns.pid()));
+    ns.run("ip link set eth0 up");
+    ns.run(&format!("ip addr add {address} dev eth0"));
+    ns
+}
+
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
