@@ -1,27 +1,18 @@
 //! The follower against the kernel, in a network namespace of its own. Needs root and iproute2.
-#![allow(unsafe_code)] // unshare(2).
+#![allow(unsafe_code)] // unshare(2), raw sockets.
+
+#[path = "common/netns.rs"]
+mod netns;
 
 use std::net::IpAddr;
-use std::process::Command;
 
+use netns::{isolated, run};
 use tunnel::kernel::Kernel;
 use tunnel::neigh::Target;
 use tunnel::netlink::Follower;
 
-/// Run on a thread with a network namespace of its own, which ends with it.
-fn isolated(body: impl FnOnce() + Send + 'static) {
-    let run = move || {
-        // SAFETY: only the network namespace is left; no memory or descriptor is affected.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-            .expect("a network namespace of its own (needs root)");
-        body();
-    };
-    std::thread::spawn(run).join().unwrap();
-}
-
 fn ip(args: &str) {
-    let out = Command::new("ip").args(args.split(' ')).output().expect("ip of iproute2");
-    assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+    run(&format!("ip {args}"));
 }
 
 fn a(text: &str) -> IpAddr {
