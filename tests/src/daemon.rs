@@ -158,7 +158,7 @@ impl Daemon {
 
     /// SIGKILL.
     pub fn murder(&mut self) -> Result<()> {
-        let status = self.end(Signal::KILL, Duration::from_secs(5))?;
+        let status = self.end(Signal::KILL, wait::SOON)?;
         ensure!(status.signal() == Some(9), "after SIGKILL the daemon ended with {status}");
         Ok(())
     }

@@ -190,16 +190,41 @@ impl Host {
         self.node.raw("eth0")
     }
 
-    /// Ping `address` until it answers, then `count` times, all of which must be answered.
+    /// Ping `address` until it answers, then `count` times, all of which must be answered, however late:
+    /// counted by the kernel, as `ping` stops listening soon after it has sent its last.
     pub fn ping(&self, address: &str, count: u32) -> Result<()> {
-        crate::wait::until(&format!("{} reaches {address}", self.node.name), || {
+        let (name, words) = (&self.node.name, count.to_string());
+        crate::wait::until(&format!("{name} reaches {address}"), || {
             Ok(self.node.output(&["ping", "-q", "-c", "1", "-W", "1", address])?.status == 0)
         })?;
-        let count = count.to_string();
-        let text =
-            self.node.run(&["ping", "-q", "-c", &count, "-i", "0.05", "-W", "2", address])?;
-        anyhow::ensure!(text.contains(" 0% packet loss"), "ping lost packets:\n{text}");
-        Ok(())
+        let (sent, answered) = self.echoes()?;
+        let out =
+            self.node.output(&["ping", "-q", "-c", &words, "-i", "0.05", "-W", "2", address])?;
+        let mut missing = 0;
+        let all = crate::wait::until(&format!("every ping from {name} is answered"), || {
+            let now = self.echoes()?;
+            missing = (now.0 - sent).saturating_sub(now.1 - answered);
+            Ok(missing == 0)
+        });
+        all.with_context(|| format!("{missing} are missing:\n{}{}", out.stdout, out.stderr))
+    }
+
+    /// ICMP echo requests sent and replies received by this machine since it was made.
+    fn echoes(&self) -> Result<(u64, u64)> {
+        let four = self.node.run(&["cat", "/proc/net/snmp"])?;
+        let six = self.node.run(&["cat", "/proc/net/snmp6"])?;
+        let mut icmp = four.lines().filter(|line| line.starts_with("Icmp:"));
+        let (names, values) = (icmp.next().unwrap_or(""), icmp.next().unwrap_or(""));
+        let of_four = |name: &str| -> u64 {
+            let at = names.split(' ').position(|n| n == name);
+            at.and_then(|at| values.split(' ').nth(at)?.parse().ok()).unwrap_or(0)
+        };
+        let of_six = |name: &str| -> u64 {
+            let line = six.lines().find(|line| line.split_whitespace().next() == Some(name));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+        };
+        let sent = of_four("OutEchos") + of_six("Icmp6OutEchos");
+        Ok((sent, of_four("InEchoReps") + of_six("Icmp6InEchoReplies")))
     }
 
     /// Whether `address` does not answer two pings.
