@@ -217,12 +217,12 @@ fn show_mod(out: &mut String, mf: Mf, value: u128) {
         _ => "set_field",
     };
     let _ = write!(out, "{name}:");
-    match mf.info().format {
-        Format::Mac => show_mac(out, value),
-        Format::Ipv4 => drop(write!(out, "{}", Ipv4Addr::from(value as u32))),
-        Format::Hex => drop(write!(out, "{value:#x}")),
-        _ => drop(write!(out, "{value}")),
-    }
+    let _ = match mf.info().format {
+        Format::Mac => return show_mac(out, value),
+        Format::Ipv4 => write!(out, "{}", Ipv4Addr::from(value as u32)),
+        Format::Hex => write!(out, "{value:#x}"),
+        _ => write!(out, "{value}"),
+    };
 }
 
 /// Write a field's value in its own notation, with its mask unless that is `None`.
@@ -275,7 +275,9 @@ pub(crate) fn show_value(
         Format::CtState => show_flag_value(out, value, mask, 0xff, CT_STATE),
         Format::TcpFlags => show_flag_value(out, value, mask, 0xfff, TCP_FLAGS),
         Format::TunnelFlags => show_flag_value(out, value, mask, 1, TUN_FLAGS),
-        Format::PacketType => drop(write!(out, "({},{:#x})", value >> 16, value & 0xffff)),
+        Format::PacketType => {
+            let _ = write!(out, "({},{:#x})", value >> 16, value & 0xffff);
+        }
     }
 }
 
@@ -373,7 +375,9 @@ fn show_ct(out: &mut String, ct: &Ct, ports: &dyn PortNames) {
     }
     match ct.zone {
         Zone::Number(0) => {}
-        Zone::Number(n) => drop(write!(out, "zone={n},")),
+        Zone::Number(n) => {
+            let _ = write!(out, "zone={n},");
+        }
         Zone::Field(sf) => {
             out.push_str("zone=");
             subfield::show(out, sf);

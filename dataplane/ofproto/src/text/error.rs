@@ -32,6 +32,7 @@ impl<'a> Fault<'a> {
     }
 
     /// Find the place in the whole text.
+    #[allow(clippy::boxed_local)] // Faults are boxed everywhere, to keep results small.
     pub(crate) fn locate(self: Box<Self>, text: &str) -> TextError {
         // Both are parts of one allocation, so their addresses tell the distance.
         let offset = (self.at.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);

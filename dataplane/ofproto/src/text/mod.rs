@@ -7,6 +7,7 @@ mod action_args;
 mod action_read;
 mod action_show;
 mod ct_read;
+mod datapath;
 mod error;
 mod flow_read;
 mod flow_show;
@@ -22,6 +23,7 @@ mod value;
 
 pub use action_read::{MAX_ACTIONS, MAX_NESTING};
 pub use action_show::{show_action, show_actions};
+pub use datapath::{show_datapath, show_megaflow, show_program};
 pub use error::TextError;
 pub use flow_read::{MAX_LINE, parse_actions, parse_filter, parse_flow, parse_flows};
 pub use flow_show::{FlowTimes, ShownFlow, show_flow};
