@@ -46,7 +46,6 @@ pub(crate) mod bit {
     pub(crate) const SELF: u64 = 1 << 13;
     /// Eight bits: the timeout policy.
     pub(crate) const POLICY_SHIFT: u32 = 16;
-    pub(crate) const POLICY: u64 = 0xff << POLICY_SHIFT;
     /// Sixteen bits, changed with the data.
     pub(crate) const VERSION_ONE: u64 = 1 << 24;
     pub(crate) const VERSION: u64 = 0xffff << 24;

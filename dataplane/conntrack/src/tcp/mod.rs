@@ -314,6 +314,16 @@ impl Tcp {
             // It is closing already, and the numbers may be of the next connection.
             return Reset::Believed { window: false };
         }
+        if old == TcpState::SynSent
+            && !reply
+            && self.last_reply
+            && last == Sort::Ack
+            && s.seq == self.last_ack
+        {
+            // The opener's answer to an acknowledgement of something else: the other side had a
+            // connection half open (RFC 9293 section 3.5.1).
+            return Reset::Believed { window: false };
+        }
         let mut doubtful = false;
         if receiver.flags & peer_flag::MAX_ACK != 0 && last != Sort::Syn {
             let open = old == TcpState::Established;
