@@ -145,6 +145,7 @@ pub fn extract(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
     if !stale.is_empty() {
         key.clear_groups_slow(stale);
     }
+    let total = total.max(data.len());
     let Some(eth) = data.first_chunk::<14>() else {
         return short_ethernet(key);
     };

@@ -76,21 +76,33 @@ impl Wire {
         assert_eq!(n, frame.len() as isize, "{}", std::io::Error::last_os_error());
     }
 
-    /// Frames as they come, until one of them is what `wanted` looks for.
-    pub fn until<T>(&self, what: &str, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(10);
+    /// The next frame; `None` if none comes for a while.
+    pub fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0u8; 65_536];
-        while Instant::now() < deadline {
-            // SAFETY: a pointer to that many bytes.
-            let n = unsafe {
-                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
-            };
-            if n > 0
-                && let Some(found) = wanted(&buffer[..n as usize])
-            {
+        // SAFETY: a pointer to that many bytes.
+        let n =
+            unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        buffer.truncate(usize::try_from(n).ok()?);
+        Some(buffer)
+    }
+}
+
+/// Ask, and look at each frame that comes for what is `wanted`; ask again each half second.
+pub fn ask<T>(
+    what: &str,
+    wire: &Wire,
+    mut ask: impl FnMut(),
+    mut wanted: impl FnMut(&[u8]) -> Option<T>,
+) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        ask();
+        let again = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < again {
+            if let Some(found) = wire.receive().and_then(|frame| wanted(&frame)) {
                 return found;
             }
         }
-        panic!("not seen: {what}");
     }
+    panic!("not seen: {what}");
 }
