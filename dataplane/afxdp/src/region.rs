@@ -171,17 +171,18 @@ impl Region {
         Region::over(memfd, base, len, huge)
     }
 
-    /// Memory of the allocator instead, never given back: Miri knows no memfd.
+    /// Memory of the allocator instead: Miri knows no memfd.
     #[cfg(miri)]
     fn map(len: usize, _huge: bool) -> io::Result<Region> {
-        let memory = vec![0u128; len / size_of::<u128>()].leak();
-        let base = NonNull::from(memory).cast::<u8>();
-        // Chunks lie at multiples of their size, as in a mapping.
-        let over = base.align_offset(CHUNK_SIZE);
-        // SAFETY: less than a chunk, of an allocation of at least 2 MiB.
-        let base = unsafe { base.add(over) };
-        let chunks = (len - over) / CHUNK_SIZE;
-        Region::over(File::open("/dev/null")?, base, chunks * CHUNK_SIZE, false)
+        // SAFETY: the size is not zero.
+        let base = unsafe { std::alloc::alloc_zeroed(Self::layout(len)) };
+        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+        Region::over(File::open("/dev/null")?, base, len, false)
+    }
+
+    #[cfg(miri)]
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len, CHUNK_SIZE).expect("a size that fits")
     }
 
     /// A region over that memory, all of it free.
@@ -333,6 +334,11 @@ impl Drop for Region {
     fn drop(&mut self) {
         if *self.stored.get_mut() != self.chunks() {
             return; // Frames are still out: their bytes must stay mapped.
+        }
+        #[cfg(miri)]
+        // SAFETY: allocated in `map` with that layout, and no frame of it is left anywhere.
+        unsafe {
+            std::alloc::dealloc(self.base.as_ptr(), Self::layout(self.len));
         }
         #[cfg(not(miri))]
         // SAFETY: this mapping was made in `map`, and no frame of it is left anywhere.

@@ -205,12 +205,14 @@ fn room_in_front_and_behind_ends_where_the_chunk_does() {
     pool.free_packet(packet);
 }
 
+#[cfg(not(miri))] // It would call the region's memory leaked.
 #[test]
 #[should_panic(expected = "head <= CHUNK_SIZE")]
 fn bytes_beyond_the_chunk_are_refused() {
     let (_region, mut pool) = region();
     let frame = pool.alloc().expect("a frame");
-    let _ = Packet::new(frame, 2000, 100);
+    drop(pool);
+    let _ = Packet::new(frame, 2000, 100); // The frame is lost, and the region stays for it.
 }
 
 /// Two threads exchange all frames through the store.
@@ -237,7 +239,6 @@ fn threads_exchange_frames_by_the_store() {
     assert_eq!(region.stored(), region.chunks());
 }
 
-#[cfg(not(miri))] // Its memory is another there.
 #[test]
 fn a_region_is_whole_huge_pages() {
     let region = Region::new(1).expect("region");
