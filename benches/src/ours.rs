@@ -56,6 +56,14 @@ impl Bench {
     /// # Errors
     /// If memory or descriptors cannot be had.
     pub fn new(trace: Arc<Trace>) -> std::io::Result<Bench> {
+        Bench::replay(trace, None)
+    }
+
+    /// A bench that replays a trace that often.
+    ///
+    /// # Errors
+    /// If memory or descriptors cannot be had.
+    pub fn replay(trace: Arc<Trace>, rounds: Option<u64>) -> std::io::Result<Bench> {
         let shared = Arc::new(Shared::new(Region::new(REGION)?, &[None])?);
         let options = WorkerOptions { poll: Poll::Busy };
         let worker = Worker::new(shared.clone(), 0, options, Instant::now())?;
@@ -71,7 +79,7 @@ impl Bench {
         }
         let (input, output) = (Arc::<QueueCounters>::default(), Arc::<QueueCounters>::default());
         let queues = [
-            (1, MemoryQueue::replay(trace, None, input.clone())),
+            (1, MemoryQueue::replay(trace, rounds, input.clone())),
             (2, MemoryQueue::null(output.clone())),
         ];
         for (n, q) in queues {
@@ -124,6 +132,16 @@ impl Bench {
         let packets = (self.input.read().rx_packets - rx) as f64;
         let sent = (self.output.read().tx_packets - tx) as f64;
         Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets }
+    }
+
+    /// What control and the worker share, for a thread that plays control.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Packets sent so far.
+    pub fn sent(&self) -> u64 {
+        self.output.read().tx_packets
     }
 
     /// Packets received so far.
