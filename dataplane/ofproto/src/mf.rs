@@ -382,6 +382,7 @@ impl Mf {
     /// Note in the mask `wc` that the bits of `mask` were looked at.
     pub fn consult(self, wc: &mut FlowKey, mask: u128) {
         let p = self.info().place;
+        let mask = if matches!(self, Mf::NwTos) { mask & 0xfc } else { mask };
         let mask = if p.bits > self.bits() && mask != 0 {
             // Bits that are kept but not seen decide about the value too (in_port).
             low128(p.bits)

@@ -5,11 +5,12 @@ mod common;
 
 use common::{Rng, flow_text, match_text, shown};
 use flow::{Field, FlowKey};
+use ofproto::check::Shape;
 use ofproto::flowmod::Command;
 use ofproto::group::GroupCommand;
 use ofproto::text::{
     NoNames, TextError, parse_actions, parse_flow, parse_flows, parse_group, parse_packet,
-    show_group, show_match,
+    show_group, show_match, show_packet,
 };
 use proptest::prelude::*;
 
@@ -223,6 +224,34 @@ fn a_packet_is_what_its_text_matches() {
             assert!(f.matches.matches(&key), "{text}: {:?} and {key:?}", f.matches);
             n += 1;
         }
+    }
+}
+
+/// What is known of a packet is written with all of it.
+#[test]
+fn packets_are_written_and_read_alike() {
+    let mut r = Rng(14);
+    let mut n = 0;
+    while n < 2000 {
+        let (text, _) = match_text(&mut r);
+        let Ok(key) = parse_packet(&text, &NoNames) else { continue };
+        let mut out = String::new();
+        show_packet(&mut out, &key, &NoNames);
+        let again = parse_packet(&out, &NoNames).unwrap_or_else(|e| panic!("{text}: {out}: {e}"));
+        assert_eq!(again, key, "{text}: {out}");
+        n += 1;
+    }
+}
+
+/// Checks without the text come to the same.
+#[test]
+fn rules_that_are_read_pass_the_checks() {
+    let mut r = Rng(15);
+    for _ in 0..3000 {
+        let text = flow_text(&mut r);
+        let f = parse_flow(&text, Command::Add, &NoNames).unwrap();
+        let checked = Shape::of(&f.matches, 0).check_all(&f.actions);
+        assert_eq!(checked, Ok(()), "{text}");
     }
 }
 

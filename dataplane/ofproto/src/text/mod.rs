@@ -1,6 +1,13 @@
 //! The text of flows, matches, actions and groups, as `ovs-ofctl(8)`, `ovs-fields(7)` and
 //! `ovs-actions(7)` have it: read with a place for each refusal, written in their order and words.
 //!
+//! What differs from `ovs-ofctl` on purpose:
+//! - A field whose prerequisite is not matched is refused; `ovs-ofctl` drops it with a note.
+//! - What contradicts itself (`tcp,udp`) is refused; there the last one wins.
+//! - Values that a field cannot have (`dl_vlan=4096`) are refused; there bits are cut off.
+//! - Notes are kept at their length, and `write_metadata` without bits outside its mask.
+//! - Actions that packets cannot have in an action set are refused; there some are left out.
+//!
 //! Must not know: what the tables hold, how packets are treated.
 
 mod action_args;
@@ -30,4 +37,4 @@ pub use flow_show::{FlowTimes, ShownFlow, show_flow};
 pub use group_text::{parse_group, parse_groups, show_group};
 pub use match_show::{show_masked, show_match};
 pub use names::{NoNames, PortNames};
-pub use packet_text::parse_packet;
+pub use packet_text::{parse_packet, show_packet};

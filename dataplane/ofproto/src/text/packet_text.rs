@@ -1,13 +1,15 @@
 //! How is a packet described by a flow's text?
 //!
 //! `trace` takes `in_port=1,tcp,nw_src=192.0.2.1`: a match whose every field has one value. What
-//! is not given is zero, as with `ofproto/trace`.
+//! is not given is zero, as with `ofproto/trace`. A packet is described with all the fields that
+//! its headers have, and with the metadata that is not zero.
 
-use flow::extract::VLAN_PRESENT;
+use flow::extract::{VLAN_PRESENT, eth_type, ip_proto};
 use flow::{Field, FlowKey};
 
 use super::error::{Fault, Parsed, TextError};
 use super::match_read::{MatchReader, Purpose, not_known};
+use super::match_show::show_masked;
 use super::names::PortNames;
 use super::scan::Items;
 use crate::action::OfPort;
@@ -47,4 +49,50 @@ fn packet<'a>(text: &'a str, ports: &dyn PortNames) -> Parsed<'a, FlowKey> {
         key.set(Field::VlanTpid, 0x8100);
     }
     Ok(key)
+}
+
+/// Fields that every frame has.
+const FRAME: &[Field] =
+    &[Field::InPort, Field::EthSrc, Field::EthDst, Field::EthType, Field::VlanTci];
+/// Fields of IPv4 and IPv6.
+const IP: &[Field] = &[Field::NwProto, Field::NwTos, Field::NwTtl, Field::NwFrag];
+const IPV4: &[Field] = &[Field::NwSrc, Field::NwDst];
+const IPV6: &[Field] = &[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label];
+const ARP: &[Field] = &[Field::NwSrc, Field::NwDst, Field::NwProto, Field::ArpSha, Field::ArpTha];
+const PORTS: &[Field] = &[Field::TpSrc, Field::TpDst];
+
+/// Write what is known of a packet; [`parse_packet`] takes it back. Tags behind the outermost and
+/// labels behind the first have no text.
+pub fn show_packet(out: &mut String, key: &FlowKey, ports: &dyn PortNames) {
+    let mut mask = FlowKey::ZERO;
+    let mut show = |fields: &[Field]| {
+        for f in fields {
+            mask.set(*f, f.full());
+        }
+    };
+    // What has a value belongs to the packet, whatever its headers are.
+    let known = Field::ALL.iter().filter(|f| key.get(**f) != 0).copied().collect::<Vec<_>>();
+    show(&known);
+    show(FRAME);
+    let ty = key.get(Field::EthType) as u16;
+    let is_ip = matches!(ty, eth_type::IPV4 | eth_type::IPV6);
+    match ty {
+        eth_type::IPV4 => show(IPV4),
+        eth_type::IPV6 => show(IPV6),
+        eth_type::ARP | eth_type::RARP => show(ARP),
+        eth_type::MPLS | eth_type::MPLS_MCAST => show(&[Field::Mpls0]),
+        _ => {}
+    }
+    if is_ip {
+        show(IP);
+        match key.get(Field::NwProto) as u8 {
+            ip_proto::TCP => {
+                show(PORTS);
+                show(&[Field::TcpFlags]);
+            }
+            ip_proto::UDP | ip_proto::SCTP | ip_proto::ICMP | ip_proto::ICMPV6 => show(PORTS),
+            _ => {}
+        }
+    }
+    show_masked(out, key, &mask, ports);
 }
