@@ -104,6 +104,20 @@ impl Rest {
 }
 
 impl Packet {
+    /// A packet of one buffer with the first `len` bytes of `block` behind the usual headroom.
+    /// Copying a block of a known size costs less than copying `len` bytes.
+    ///
+    /// # Panics
+    /// If `len` is larger than the block, or the block larger than [`CHUNK_DATA`].
+    #[inline]
+    pub fn from_block<const N: usize>(frame: Frame, block: &[u8; N], len: usize) -> Packet {
+        assert!(N <= CHUNK_DATA && len <= N);
+        // SAFETY: the block fits behind the headroom of the chunk, which is owned here; bytes have
+        // no alignment.
+        unsafe { frame.base().as_ptr().add(HEADROOM).cast::<[u8; N]>().write(*block) };
+        Packet::new(frame, HEADROOM, len)
+    }
+
     /// A packet of one buffer: `len` bytes at offset `head` of the frame's chunk.
     ///
     /// # Panics

@@ -85,6 +85,10 @@ pub(crate) fn open(
     let ifindex = system.devs.require(name)?;
     let link = system.links.ask(ifindex)?;
     let link = link.ok_or_else(|| PortError::NoSuchInterface { interface: name.to_owned() })?;
+    // Another program's interface is not even touched.
+    if let Some(program) = afxdp::netlink::link(ifindex).ok().and_then(|l| l.xdp_program) {
+        return Err(Error::Busy { interface: name.to_owned(), program: Some(program) }.into());
+    }
     let mut warnings = address_warnings(&link, system);
     let mut takeover = Takeover::new(&system.devs, name)?;
     let mut shares = Vec::new();

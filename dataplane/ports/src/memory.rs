@@ -9,14 +9,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use afxdp::{Checksum, FramePool, HEADROOM, Packet, Segmentation};
+use afxdp::{Checksum, FramePool, Packet, Segmentation};
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::counters::{PortDrop, QueueCounters};
 use crate::error::PortError;
 use crate::queue::{Burst, RxStatus};
-use crate::trace::{PAD, Trace};
+use crate::trace::{Played, Trace};
 
 /// A frame that a test gives or gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,39 +102,40 @@ impl Replay {
         pool: &mut FramePool,
         burst: &mut Burst,
     ) -> RxStatus {
-        let (mut packets, mut bytes) = (0, 0);
+        let before = burst.len();
+        let mut bytes = 0;
         while !self.is_done() && !burst.is_full() {
-            let Some(packet) = self.packet(pool) else {
+            let n = burst.remaining_capacity().min(self.trace.len() - self.next);
+            let got = self.play(n, pool, burst, &mut bytes);
+            self.next += got;
+            if got < n {
                 counters.count_drop(PortDrop::RxNoFrame, 1);
                 break;
-            };
-            packets += 1;
-            bytes += packet.len() as u64;
-            burst.push(packet);
-            self.advance();
+            }
+            if self.is_done() {
+                self.next_round();
+            }
         }
-        counters.received(packets, bytes);
+        let packets = burst.len() - before;
+        counters.received(packets as u64, bytes);
         if packets > 0 { RxStatus::Received } else { RxStatus::Idle }
     }
 
+    /// Add the next `n` frames to the burst; fewer if there is no memory for them.
     #[inline]
-    fn packet(&self, pool: &mut FramePool) -> Option<Packet> {
-        let (head, len) = self.trace.padded(self.next);
-        if len > PAD {
-            return pool.packet_from(self.trace.frame(self.next)?);
+    fn play(&self, n: usize, pool: &mut FramePool, burst: &mut Burst, bytes: &mut u64) -> usize {
+        for (i, frame) in self.trace.frames(self.next, n).enumerate() {
+            let packet = match frame {
+                Played::Small(block, len) => {
+                    pool.alloc().map(|f| Packet::from_block(f, block, len))
+                }
+                Played::Large(bytes) => pool.packet_from(bytes),
+            };
+            let Some(packet) = packet else { return i };
+            *bytes += packet.len() as u64;
+            burst.push(packet);
         }
-        let mut packet = Packet::new(pool.alloc()?, HEADROOM, PAD);
-        packet.data_mut().copy_from_slice(head);
-        packet.truncate(len, pool);
-        Some(packet)
-    }
-
-    #[inline]
-    fn advance(&mut self) {
-        self.next += 1;
-        if self.is_done() {
-            self.next_round();
-        }
+        n
     }
 
     fn next_round(&mut self) {

@@ -71,13 +71,25 @@ impl Trace {
         Some(&self.bytes[offset as usize..][..len as usize])
     }
 
-    /// A frame's first [`PAD`] bytes (zeroes behind its end), and its length.
+    /// `n` frames from that one on, as they are best copied.
     #[inline]
-    pub(crate) fn padded(&self, i: usize) -> (&[u8; PAD], usize) {
-        let (offset, len) = self.frames[i];
-        let head = self.bytes[offset as usize..].first_chunk::<PAD>();
-        (head.expect("every frame is padded"), len as usize)
+    pub(crate) fn frames(&self, from: usize, n: usize) -> impl Iterator<Item = Played<'_>> {
+        self.frames[from..from + n].iter().map(|(offset, len)| {
+            let bytes = &self.bytes[*offset as usize..];
+            let len = *len as usize;
+            match bytes.first_chunk::<PAD>() {
+                Some(block) if len <= PAD => Played::Small(block, len),
+                _ => Played::Large(&bytes[..len]),
+            }
+        })
     }
+}
+
+/// A frame of a trace.
+pub(crate) enum Played<'a> {
+    /// Its bytes, with zeroes behind, and its length.
+    Small(&'a [u8; PAD], usize),
+    Large(&'a [u8]),
 }
 
 #[cfg(test)]
@@ -93,9 +105,13 @@ mod tests {
             prop_assert_eq!(t.len(), frames.len());
             for (i, f) in frames.iter().enumerate() {
                 prop_assert_eq!(t.frame(i).unwrap(), &f[..]);
-                let (head, len) = t.padded(i);
-                prop_assert_eq!(len, f.len());
-                prop_assert_eq!(&head[..len.min(PAD)], &f[..len.min(PAD)]);
+            }
+            for (f, played) in frames.iter().zip(t.frames(0, frames.len())) {
+                match played {
+                    Played::Small(block, len) => prop_assert_eq!(&block[..len], &f[..]),
+                    Played::Large(bytes) => prop_assert_eq!(bytes, &f[..]),
+                }
+                prop_assert_eq!(matches!(played, Played::Small(..)), f.len() <= PAD);
             }
             prop_assert!(t.frame(frames.len()).is_none());
         }

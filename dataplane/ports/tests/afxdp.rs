@@ -564,3 +564,68 @@ fn many_ports_are_closed_side_by_side() {
     let pool = system.region.pool();
     assert_all_home(&system, pool);
 }
+
+/// A queue that ran out of free frames goes on when there are some again.
+#[test]
+fn starvation_ends_with_new_frames() {
+    if !enter() {
+        return;
+    }
+    let a = host("v0", "10.0.0.1/24");
+    a.run("ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:22 dev eth0");
+    let mut system = system();
+    let mut pool = system.region.pool();
+    let (port, queues) = PortHandle::open("v0", afxdp(), &mut system).unwrap();
+    let mut q = one(queues);
+    let held: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    let s = a.within(|| UdpSocket::bind("10.0.0.1:0").unwrap());
+    let mut kept = Vec::new();
+    let mut burst = Burst::new();
+    let again = wait_for("starvation", || {
+        for _ in 0..64 {
+            s.send_to(&[0; 100], "10.0.0.2:9").unwrap();
+        }
+        q.rx_burst(&mut pool, &mut burst);
+        kept.extend(burst.drain(..));
+        let again = q.flush(&mut pool);
+        q.housekeeping();
+        (port.counters().dropped(PortDrop::RxFillEmpty) > 0).then_some(again)
+    });
+    assert!(again, "the queue asks to be tended again");
+    held.into_iter().for_each(|f| pool.free(f));
+    kept.into_iter().for_each(|p| pool.free_packet(p));
+    q.flush(&mut pool);
+    s.send_to(b"after", "10.0.0.2:77").unwrap();
+    receive(&mut q, &mut pool, "a packet", |p| is_udp_to(p.data(), 77)).unwrap();
+    port.close(vec![q], &mut pool, &system);
+    assert_all_home(&system, pool);
+}
+
+/// More bursts in a round than the transmit ring holds: sent or counted, never kept.
+#[test]
+fn a_full_ring_is_kicked_or_drops() {
+    if !enter() {
+        return;
+    }
+    let _a = host("v0", "10.0.0.1/24");
+    let mut system = system();
+    let mut pool = system.region.pool();
+    let (port, queues) = PortHandle::open("v0", afxdp(), &mut system).unwrap();
+    let mut q = one(queues);
+    let frame = arp_request([2, 0, 0, 0, 0, 9], [10, 0, 0, 9], [10, 0, 0, 77]);
+    for _ in 0..5000 / ports::BURST {
+        let mut burst: Burst =
+            (0..ports::BURST).map(|_| pool.packet_from(&frame).unwrap()).collect();
+        q.tx_burst(&mut pool, &mut burst);
+        assert!(burst.is_empty());
+    }
+    while q.flush(&mut pool) {}
+    q.housekeeping();
+    let c = port.counters();
+    let all = (5000 / ports::BURST * ports::BURST) as u64;
+    assert_eq!(c.tx_packets + c.dropped(PortDrop::TxFull), all, "{c:?}");
+    assert_eq!(c.tx_bytes, c.tx_packets * frame.len() as u64);
+    assert!(c.tx_packets > 1024, "the ring was never emptied: {c:?}");
+    port.close(vec![q], &mut pool, &system);
+    assert_all_home(&system, pool);
+}
