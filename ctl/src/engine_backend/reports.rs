@@ -219,7 +219,7 @@ impl EngineBackend {
         report::Megaflow {
             worker: worker as u32,
             matches: super::text::megaflow(&m.matches),
-            actions: super::text::program(&m.program),
+            actions: super::text::program(&m.program, &m.matches),
             packets: m.packets,
             bytes: m.bytes,
             used: (m.packets > 0).then_some(m.idle as f64 / 1000.0),
