@@ -345,11 +345,15 @@ impl Backend for EngineBackend {
             tracing::error!("{e}");
             Vec::new()
         });
-        for (_, opened) in std::mem::take(&mut self.open) {
-            // Which queue is whose no longer matters: all are closed.
-            let queues = std::mem::take(&mut queues);
-            opened.close(queues, &mut self.pool, &mut self.devices.system);
+        // Which queue is whose no longer matters: all are closed, side by side.
+        let mut ports: Vec<_> = std::mem::take(&mut self.open)
+            .into_iter()
+            .map(|(_, opened)| (opened.into_handle(), queues.pop().into_iter().collect::<Vec<_>>()))
+            .collect();
+        if let Some((_, rest)) = ports.first_mut() {
+            rest.append(&mut queues);
         }
+        ::ports::close_all(ports, &self.devices.system);
     }
 }
 

@@ -73,7 +73,13 @@ fn device(name: &str, kind: PortType, settings: &PortSettings) -> Result<PortKin
                 XdpMode::Generic => AttachMode::Generic,
             };
             let accept_tag_loss = settings.accept_tag_loss.unwrap_or(false);
-            Ok(PortKind::Afxdp(AfxdpConfig { mode, accept_tag_loss, ..AfxdpConfig::default() }))
+            Ok(PortKind::Afxdp(AfxdpConfig {
+                mode,
+                accept_tag_loss,
+                require_zero_copy: settings.xdp_mode == Some(XdpMode::NativeZerocopy),
+                n_rxq: settings.n_rxq.map(u32::from),
+                ..AfxdpConfig::default()
+            }))
         }
         PortType::Internal => Ok(PortKind::Internal(TapConfig {
             name: name.to_owned(),
@@ -164,8 +170,13 @@ impl Opened {
     }
 
     /// Let the device go for good.
-    pub fn close(self, queues: Vec<Queue>, pool: &mut afxdp::FramePool, system: &mut PortSystem) {
+    pub fn close(self, queues: Vec<Queue>, pool: &mut afxdp::FramePool, system: &PortSystem) {
         self.handle.close(queues, pool, system);
+    }
+
+    /// The device alone, to be let go together with others.
+    pub fn into_handle(self) -> PortHandle {
+        self.handle
     }
 }
 
@@ -198,7 +209,7 @@ impl EngineBackend {
             && handle.is_open()
             && let Err(e) = handle.set_mtu(mtu, &self.devices.system)
         {
-            handle.close(queues, &mut self.pool, &mut self.devices.system);
+            handle.close(queues, &mut self.pool, &self.devices.system);
             return Err(refused(e));
         }
         warnings.extend(handle.status().warnings.iter().map(|w| format!("port \"{name}\": {w}")));
@@ -231,7 +242,7 @@ impl EngineBackend {
         let queues = self.take_queues(opened.dp)?;
         self.devices.free.push(opened.dp);
         let counters = opened.counters();
-        opened.close(queues, &mut self.pool, &mut self.devices.system);
+        opened.close(queues, &mut self.pool, &self.devices.system);
         self.devices.closed += counters;
         Ok(())
     }
@@ -298,7 +309,7 @@ impl EngineBackend {
             Reaction::None | Reaction::Changed => return Ok(()),
             Reaction::Close => {
                 let queues = self.take_queues(opened.dp)?;
-                opened.handle.closed(queues, &mut self.pool, &mut self.devices.system, now);
+                opened.handle.closed(queues, &mut self.pool, &self.devices.system, now);
                 // What was learned behind the interface is not there now.
                 let gone = opened.ofport;
                 self.switch.fdb_remove(opened.bridge, |e| e.port == gone && !e.is_static);
