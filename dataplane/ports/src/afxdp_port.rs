@@ -17,10 +17,11 @@ use afxdp::{
 };
 
 use crate::afxdp_queue::{AfxdpQueue, OVERHEAD, Shared};
+use crate::budget::{FillBudget, FillShare};
 use crate::checksum::VxlanPorts;
 use crate::counters::QueueCounters;
 use crate::error::PortError;
-use crate::handle::{FillBudget, FillShare, PortSystem, counter};
+use crate::handle::{PortSystem, counter};
 use crate::links::Link;
 use crate::takeover::Takeover;
 

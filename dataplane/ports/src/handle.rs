@@ -17,13 +17,13 @@
 //!
 //! Must not know: workers, bridges, how configuration is stored.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use afxdp::{FramePool, Region};
 
 use crate::afxdp_port::{self, AfxdpConfig};
+use crate::budget::FillBudget;
 use crate::counters::{PortCounters, QueueCounters};
 use crate::error::PortError;
 use crate::links::{Change, LinkEvent, LinkWatcher};
@@ -58,52 +58,6 @@ impl PortSystem {
     pub fn new(region: Arc<Region>) -> Result<PortSystem, PortError> {
         let budget = FillBudget::new(region.chunks());
         Ok(PortSystem { region, devs: NetDevs::new()?, links: LinkWatcher::new()?, budget })
-    }
-}
-
-/// How many of the region's frames may wait in fill rings: half of them. Each queue gets a share of
-/// what is left, so that early ports cannot take it all.
-#[derive(Debug)]
-pub(crate) struct FillBudget {
-    total: u32,
-    left: Arc<AtomicU32>,
-}
-
-/// A queue's share of the budget, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct FillShare {
-    left: Arc<AtomicU32>,
-    pub(crate) frames: u32,
-}
-
-impl FillBudget {
-    /// Frames that a queue is given at most, and the least that it can work with.
-    pub(crate) const MOST: u32 = 1024;
-    pub(crate) const LEAST: u32 = 16;
-
-    fn new(chunks: usize) -> FillBudget {
-        let total = u32::try_from(chunks / 2).unwrap_or(u32::MAX);
-        FillBudget { total, left: Arc::new(AtomicU32::new(total)) }
-    }
-
-    /// Frames for one more queue; `None` if there are too few. Control only.
-    pub(crate) fn reserve(&self) -> Option<FillShare> {
-        let left = self.left.load(Ordering::Relaxed);
-        // An eighth for the first queue, a half of that for the second, a third for the third: few
-        // ports have much, and there is something left for the thousandth.
-        let queues = Arc::strong_count(&self.left) as u32;
-        let frames = (self.total / 8 / queues).clamp(Self::LEAST, Self::MOST);
-        if frames > left {
-            return None;
-        }
-        self.left.fetch_sub(frames, Ordering::Relaxed);
-        Some(FillShare { left: self.left.clone(), frames })
-    }
-}
-
-impl Drop for FillShare {
-    fn drop(&mut self) {
-        self.left.fetch_add(self.frames, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod afxdp_port;
 mod afxdp_queue;
+mod budget;
 pub mod checksum;
 pub mod counters;
 pub mod error;
