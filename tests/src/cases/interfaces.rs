@@ -292,7 +292,7 @@ fn thousand(lab: &Lab) -> Result<()> {
     }
     drop(file);
     cmd::run(&["ip", "-batch", batch.to_str().context("path")?])?;
-    let mut daemon = Daemon::start_as(lab, "sw", &["--umem", "64M"])?;
+    let mut daemon = Daemon::start_as(lab, "sw", &["--umem", "128M"])?;
     daemon.run("add-br br0 -- add-port br0 h1")?;
     for chunk in (0..998).collect::<Vec<u32>>().chunks(100) {
         let commands: Vec<String> = chunk.iter().map(|n| format!("add-port br0 v{n}")).collect();
@@ -302,7 +302,12 @@ fn thousand(lab: &Lab) -> Result<()> {
     ensure!(daemon.run("list-ports br0")?.split_whitespace().count() == 1000, "not 1,000 ports");
     h1.ping(&h2.address, 5)?;
     // A restart brings all of them back.
-    daemon.terminate()?;
+    // The kernel takes its time to let go of a thousand sockets and programs: the daemon leaves what it
+    // has not closed within its seconds to it.
+    daemon.end(rustix::process::Signal::TERM, Duration::from_secs(60))?;
+    wait::until("no XDP program is left", || {
+        Ok(!cmd::run(&["ip", "link", "show"])?.contains("prog/xdp"))
+    })?;
     let daemon = daemon.again()?;
     ensure!(daemon.run("list-ports br0")?.split_whitespace().count() == 1000, "not 1,000 ports");
     h1.ping(&h2.address, 5)
