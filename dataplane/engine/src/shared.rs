@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use afxdp::Region;
 use arc_swap::ArcSwap;
+use conntrack::Tracker;
 use crossbeam::queue::ArrayQueue;
 use flow::Drop;
 use ofproto::program::{DpPort, ToController};
+use ofproto::recirc::Recirculations;
 use ofproto::snapshot::{BridgeId, Clock, OfPort, Snapshot};
 use ofproto::xlate::LearnedFlow;
 
@@ -31,6 +33,9 @@ use crate::worker::command::Command;
 pub const EVENT_RING: usize = 8192;
 /// Commands of control that wait for one worker at most.
 pub const MAILBOX: usize = 1024;
+
+/// Connections that are tracked at most; memory for them is taken as they come.
+pub const CONNECTIONS: usize = 1 << 21;
 
 /// What a worker tells control.
 #[derive(Debug)]
@@ -231,6 +236,10 @@ pub struct Shared {
     pub workers: Vec<WorkerShared>,
     /// Packets on their way from one worker to another.
     pub rings: Rings,
+    /// All connections.
+    pub tracker: Tracker,
+    /// The states that tracked packets go on with.
+    pub recirculations: Recirculations,
     /// Megaflows that one worker may have.
     pub megaflow_limit: AtomicU64,
     /// Milliseconds after which a megaflow that no packet used goes.
@@ -254,6 +263,12 @@ impl Shared {
             clock: Clock::default(),
             workers: workers?,
             rings: Rings::new(cores.len()),
+            tracker: Tracker::new(conntrack::Config {
+                connections: CONNECTIONS,
+                seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
+                tcp: conntrack::TcpOptions::default(),
+            })?,
+            recirculations: Recirculations::default(),
             megaflow_limit: AtomicU64::new(1_000_000),
             max_idle: AtomicU64::new(10_000),
             control: sys::eventfd()?,

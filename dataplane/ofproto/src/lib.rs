@@ -12,6 +12,7 @@ pub mod group;
 pub mod matching;
 pub mod mf;
 pub mod program;
+pub mod recirc;
 pub mod rule;
 pub mod rules;
 pub mod snapshot;

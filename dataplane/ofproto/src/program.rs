@@ -6,6 +6,8 @@
 
 use flow::{Drop, Match};
 
+use crate::recirc::Recirculation;
+
 /// A datapath port: one number space for the whole process, dense, reused only after the port's
 /// megaflows are gone. 0 is no port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -31,10 +33,27 @@ pub enum DpAction {
     Truncate(u32),
     /// Do the steps on a copy; the packet itself stays as it is.
     Clone(Box<[DpAction]>),
+    /// Track the packet's connection.
+    Ct(Box<CtStep>),
+    /// Forget what tracking said of the packet.
+    CtClear,
+    /// Look a copy of the packet up again, to go on with this state.
+    Recirculate(std::sync::Arc<Recirculation>),
     /// Hand a copy to the control side.
     Controller(std::sync::Arc<ToController>),
     /// The packet ends here, for this reason. Only as the last step.
     Drop(Drop),
+}
+
+/// What the tracker is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CtStep {
+    /// The zone.
+    pub zone: u16,
+    /// The packet is translated as its connection says.
+    pub nat: bool,
+    /// Keep the connection, like this.
+    pub commit: Option<conntrack::Commit>,
 }
 
 /// A packet on its way to the control side.

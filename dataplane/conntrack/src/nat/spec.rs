@@ -108,3 +108,34 @@ impl fmt::Display for BadNat {
 }
 
 impl std::error::Error for BadNat {}
+
+impl fmt::Display for NatSpec {
+    /// As the action is written: `nat(src=203.0.113.1-203.0.113.9:1024-2048,random)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.side == Side::Src { "src" } else { "dst" };
+        write!(f, "nat({side}")?;
+        if let Some(a) = &self.addresses {
+            let text = |v: u128| match (a.v6, u32::try_from(v)) {
+                (false, Ok(v4)) => std::net::Ipv4Addr::from(v4).to_string(),
+                _ if self.ports.is_some() => format!("[{}]", std::net::Ipv6Addr::from(v)),
+                _ => std::net::Ipv6Addr::from(v).to_string(),
+            };
+            write!(f, "={}", text(a.min))?;
+            if a.max != a.min {
+                write!(f, "-{}", text(a.max))?;
+            }
+        }
+        match self.ports {
+            Some((first, last)) if first == last => write!(f, ":{first}")?,
+            Some((first, last)) => write!(f, ":{first}-{last}")?,
+            None => {}
+        }
+        if self.choice == Choice::Random {
+            write!(f, ",random")?;
+        }
+        if self.persistent {
+            write!(f, ",persistent")?;
+        }
+        write!(f, ")")
+    }
+}

@@ -10,8 +10,10 @@
 use std::sync::Arc;
 
 use afxdp::{FramePool, Packet};
+use conntrack::{ConnRef, Input, Millis, Verdict};
 use flow::{Drop, FlowKey, Offsets, edit};
-use ofproto::program::{DpAction, DpPort};
+use ofproto::program::{CtStep, DpAction, DpPort};
+use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
@@ -21,6 +23,8 @@ use crate::shared::{Event, Shared, WorkerShared, add};
 
 /// Clones nested in each other at most; translation never nests deeper.
 const MAX_CLONES: usize = 16;
+/// Times that one packet is looked up again at most.
+const MAX_PASSES: u8 = 8;
 
 /// One queue of a port, with the packets that are to leave by it in this round.
 pub(super) struct Slot {
@@ -80,6 +84,9 @@ pub(super) struct Transmit {
     handed_to: u64,
     pub told: bool,
     pub now: u64,
+    /// Packets that are to be looked up again in this round.
+    pub again: Vec<Recirculated>,
+    random: u64,
 }
 
 const NO_SLOT: u16 = u16::MAX;
@@ -89,6 +96,26 @@ pub(super) struct Where<'a> {
     pub key: &'a FlowKey,
     pub off: Offsets,
     pub rule: Option<(u32, u64)>,
+    /// What tracking said of the packet, and in which zone.
+    pub tracked: Option<(u16, Verdict)>,
+    /// How often the packet has been looked up before.
+    pub passes: u8,
+}
+
+impl<'a> Where<'a> {
+    pub fn new(key: &'a FlowKey, off: Offsets) -> Where<'a> {
+        Where { key, off, rule: None, tracked: None, passes: 0 }
+    }
+}
+
+/// A packet that is to be looked up again.
+pub(super) struct Recirculated {
+    pub packet: Packet,
+    /// What was known of it; the headers are extracted anew.
+    pub key: FlowKey,
+    pub tracked: Option<(u16, Verdict)>,
+    pub passes: u8,
+    pub state: Arc<Recirculation>,
 }
 
 impl Transmit {
@@ -105,6 +132,8 @@ impl Transmit {
             handed_to: 0,
             told: false,
             now: 0,
+            again: Vec::new(),
+            random: crate::cpu::cycles() | 1,
         }
     }
 
@@ -332,6 +361,21 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::Clone(_) => Err(Drop::Recursion),
+                DpAction::Ct(ct) => self.track(ct, &mut packet, at),
+                DpAction::CtClear => {
+                    at.tracked = None;
+                    Ok(())
+                }
+                DpAction::Recirculate(state) if last => {
+                    return self.recirculate(state, packet, at);
+                }
+                DpAction::Recirculate(state) => {
+                    match packet.duplicate(&mut self.pool) {
+                        Some(copy) => self.recirculate(state, copy, at),
+                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
+                    }
+                    Ok(())
+                }
                 DpAction::Controller(to) => {
                     self.to_controller(to, &packet, at);
                     Ok(())
@@ -371,6 +415,47 @@ impl Transmit {
             None => self.note_drop(Drop::NoFrame, at, packet.len()),
         }
         at.off = off;
+    }
+
+    /// Ask the tracker about a packet, and translate it as the tracker says.
+    fn track(&mut self, ct: &CtStep, packet: &mut Packet, at: &mut Where<'_>) -> Result<(), Drop> {
+        let now = Millis(self.now);
+        let tracker = &self.shared.tracker;
+        let known = at.tracked.filter(|(zone, _)| *zone == ct.zone).map(|(_, v)| v.conn);
+        let input = Input::of(packet, &at.off, ct.zone);
+        let verdict = match &ct.commit {
+            None => match known.and_then(|c| tracker.resume(now, ct.zone, c, ct.nat)) {
+                Some(verdict) => verdict,
+                None => tracker.track(now, &input, ct.nat),
+            },
+            Some(commit) => {
+                let seed = &mut self.random;
+                let mut random = || {
+                    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    flow::key::mix(*seed, 0xe703_7ed1_a0b4_28db)
+                };
+                let known = known.unwrap_or(ConnRef::NONE);
+                tracker.commit(now, &input, known, commit, &mut random)?
+            }
+        };
+        if !verdict.nat.is_none() {
+            conntrack::nat::apply(packet, &at.off, &verdict.nat)?;
+        }
+        at.tracked = Some((ct.zone, verdict));
+        Ok(())
+    }
+
+    fn recirculate(&mut self, state: &Arc<Recirculation>, packet: Packet, at: &Where<'_>) {
+        if at.passes >= MAX_PASSES {
+            return self.drop_packet(packet, Drop::Recirculation, at);
+        }
+        self.again.push(Recirculated {
+            packet,
+            key: at.key.clone(),
+            tracked: at.tracked,
+            passes: at.passes + 1,
+            state: state.clone(),
+        });
     }
 
     fn to_controller(

@@ -18,8 +18,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use afxdp::Packet;
-use flow::{Drop, FlowKey, Offsets, extract, word};
+use conntrack::Verdict;
+use flow::{Drop, Field, FlowKey, Groups, Offsets, extract, word};
 use ofproto::program::DpPort;
+use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
 use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
@@ -301,11 +303,36 @@ impl Worker {
         let alone = self.receivers.is_alone(slot, self.tx.now);
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
         for (i, packet) in burst.drain(..).enumerate() {
+            let mut at = Where::new(&keys[i], offsets[i]);
             match found[i] {
-                Found::Hit(id) => hit(flows, tx, id, packet, &keys[i], offsets[i]),
+                Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
+                _ => missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot)),
+            }
+        }
+        if !tx.again.is_empty() {
+            self.look_up_again(slot, alone);
+        }
+    }
+
+    /// Packets that have been tracked go on with the state that waits for them.
+    #[inline(never)]
+    fn look_up_again(&mut self, slot: usize, alone: bool) {
+        let Worker { flows, tx, .. } = self;
+        while let Some(mut r) = tx.again.pop() {
+            let meta = r.key.word(word::META) >> 32 << 32 | u64::from(r.state.id);
+            r.key.set_word(word::META, meta);
+            set_tracked(&mut r.key, r.tracked.as_ref());
+            let off = extract(r.packet.data(), r.packet.len(), &mut r.key);
+            add(&tx.worker().counters.recirculated, 1);
+            let mut found = [Found::Miss];
+            flows.mega.lookup(meta, std::slice::from_ref(&r.key), &mut found);
+            let mut at =
+                Where { key: &r.key, off, rule: None, tracked: r.tracked, passes: r.passes };
+            match found[0] {
+                Found::Hit(id) => hit(flows, tx, id, r.packet, &mut at),
                 _ => {
                     let budget = (!alone).then_some(slot);
-                    missed(flows, tx, packet, &keys[i], offsets[i], budget);
+                    missed(flows, tx, r.packet, &mut at, Some(&r.state.state), budget);
                 }
             }
         }
@@ -325,33 +352,24 @@ impl Worker {
 
 /// A packet whose megaflow is known.
 #[inline(always)]
-fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, key: &FlowKey, off: Offsets) {
+fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
     let hot = flows.mega.hot(id);
     hot.packets += 1;
     hot.bytes += packet.len() as u64;
     hot.used = tx.now;
-    hot.tcp_flags |= (key.word(word::L4) >> 16) as u16;
+    hot.tcp_flags |= (at.key.word(word::L4) >> 16) as u16;
     if hot.output != DpPort(0) {
-        return tx.output(hot.output, packet, &Where { key, off, rule: None });
+        return tx.output(hot.output, packet, at);
     }
-    run_program(flows, tx, id, packet, key, off);
+    run_program(flows, tx, id, packet, at);
 }
 
 #[inline(never)]
-fn run_program(
-    flows: &mut Flows,
-    tx: &mut Transmit,
-    id: u32,
-    packet: Packet,
-    key: &FlowKey,
-    off: Offsets,
-) {
-    let rule = match upcall::drop_reason(flows.mega.hot(id).program()) {
-        Some(_) => flows.mega.note(id).and_then(|n| n.last_rule),
-        None => None,
-    };
-    let mut at = Where { key, off, rule };
-    tx.run(flows.mega.hot(id).program(), packet, &mut at);
+fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
+    if upcall::drop_reason(flows.mega.hot(id).program()).is_some() {
+        at.rule = flows.mega.note(id).and_then(|n| n.last_rule);
+    }
+    tx.run(flows.mega.hot(id).program(), packet, at);
 }
 
 /// A packet that no megaflow covers, or only a stale one. `slot` has a budget, if one is given.
@@ -360,38 +378,58 @@ fn missed(
     flows: &mut Flows,
     tx: &mut Transmit,
     packet: Packet,
-    key: &FlowKey,
-    off: Offsets,
+    at: &mut Where<'_>,
+    frozen: Option<&Frozen>,
     slot: Option<usize>,
 ) {
-    if off.fault == flow::Fault::Ethernet {
-        return tx.drop_packet(packet, Drop::Runt, &Where { key, off, rule: None });
+    if at.off.fault == flow::Fault::Ethernet {
+        return tx.drop_packet(packet, Drop::Runt, at);
     }
     // An earlier packet of the burst may have brought the megaflow.
     let mut found = [Found::Miss];
-    flows.mega.lookup(key.word(word::META), std::slice::from_ref(key), &mut found);
+    flows.mega.lookup(at.key.word(word::META), std::slice::from_ref(at.key), &mut found);
     let stale = match found[0] {
-        Found::Hit(id) => return hit(flows, tx, id, packet, key, off),
+        Found::Hit(id) => return hit(flows, tx, id, packet, at),
         Found::Stale(id) => Some(id),
         Found::Miss => None,
     };
     let now = tx.now;
     if slot.is_some_and(|s| tx.slots[s].budget.is_used_up(now)) {
-        return tx.drop_packet(packet, Drop::UpcallLimit, &Where { key, off, rule: None });
+        return tx.drop_packet(packet, Drop::UpcallLimit, at);
     }
     let started = slot.map(|_| Instant::now());
-    let made = flows.upcall(key, stale, tx);
+    let made = flows.upcall(at.key, frozen, stale, tx);
     if let (Some(slot), Some(started)) = (slot, started) {
         tx.slots[slot].budget.charge(started.elapsed().as_nanos() as u64);
     }
     match made {
-        Ok(id) => hit(flows, tx, id, packet, key, off),
+        Ok(id) => hit(flows, tx, id, packet, at),
         Err(program) => {
             for rule in &flows.out.rules {
                 rule.stats.add(1, packet.len() as u64, tx.now);
             }
-            let mut at = Where { key, off, rule: flows.out.last_rule };
-            tx.run(&program, packet, &mut at);
+            at.rule = flows.out.last_rule;
+            tx.run(&program, packet, at);
         }
+    }
+}
+
+/// Write what tracking said of a packet into its key.
+fn set_tracked(key: &mut FlowKey, tracked: Option<&(u16, Verdict)>) {
+    if key.groups().contains(Groups::CT) {
+        key.clear_groups_slow(Groups::CT);
+    }
+    let Some((zone, v)) = tracked else { return };
+    let (orig, (sport, dport)) = (&v.orig, v.orig.ct_ports());
+    let ct = u64::from(v.mark) << 32 | u64::from(*zone) << 16 | u64::from(v.state.0) << 8;
+    key.set_word(word::CT, ct | u64::from(orig.proto()));
+    key.set_word(word::CT_LABEL, (v.label >> 64) as u64);
+    key.set_word(word::CT_LABEL + 1, v.label as u64);
+    key.set_word(word::CT_TP, u64::from(sport) << 48 | u64::from(dport) << 32);
+    if orig.is_v6() {
+        key.set(Field::CtIpv6Src, orig.src());
+        key.set(Field::CtIpv6Dst, orig.dst());
+    } else {
+        key.set_word(word::CT_NW, (orig.src() as u64) << 32 | orig.dst() as u64);
     }
 }

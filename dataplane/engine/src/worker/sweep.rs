@@ -13,6 +13,8 @@ use crate::shared::WorkerCounters;
 
 /// Megaflows looked at in one round.
 const SLICE: u32 = 64;
+/// Connections looked at in one millisecond, by the first worker.
+const TRACKED_SLICE: usize = 128;
 /// Milliseconds between the starts of two passes.
 const PERIOD: u64 = 500;
 
@@ -23,6 +25,8 @@ pub(super) struct Sweep {
     cursor: u32,
     /// When the current pass began.
     pass: u64,
+    /// When connections were looked at last.
+    tracked: u64,
     jobs: Vec<Job>,
 }
 
@@ -58,6 +62,10 @@ impl Worker {
     pub(super) fn housekeeping(&mut self) -> usize {
         let now = self.tx.now;
         let mut work = 0;
+        if self.me == 0 && now != self.sweep.tracked {
+            self.sweep.tracked = now;
+            self.shared.tracker.sweep(conntrack::Millis(now), TRACKED_SLICE);
+        }
         if self.sweep.cursor != 0 || now >= self.sweep.pass + PERIOD {
             work += self.sweep_slice(now);
         }

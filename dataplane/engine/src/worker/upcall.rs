@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use classifier::{Change as Rules, Footprints};
 use flow::{Drop, FlowKey};
-use ofproto::program::Program;
+use ofproto::program::{DpAction, Program};
+use ofproto::recirc::{Frozen, Recirculations};
 use ofproto::rule::Rule;
 use ofproto::snapshot::{Change, Dep, Snapshot};
-use ofproto::xlate::{Effect, Translation, translate};
+use ofproto::xlate::{Effect, Translation, resume, translate};
 use smallvec::SmallVec;
 
 use super::exec::Transmit;
@@ -44,10 +45,15 @@ impl Flows {
     pub fn upcall(
         &mut self,
         key: &FlowKey,
+        frozen: Option<&Frozen>,
         stale: Option<u32>,
         tx: &mut Transmit,
     ) -> Result<u32, Program> {
-        translate(&self.snapshot, key, None, &mut self.out);
+        match frozen {
+            None => translate(&self.snapshot, key, None, &mut self.out),
+            Some(frozen) => resume(&self.snapshot, key, frozen, None, &mut self.out),
+        }
+        number_states(&mut self.out.program, &tx.shared.recirculations);
         add(&tx.worker().counters.upcalls, 1);
         for effect in &self.out.effects {
             apply(effect, tx);
@@ -167,6 +173,20 @@ impl Flows {
     }
 }
 
+/// Give the states that packets of this program come back with their ids.
+fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
+    for step in program.iter_mut() {
+        let DpAction::Recirculate(waiting) = step else { continue };
+        match all.intern(&waiting.state) {
+            Some(known) => *waiting = known,
+            None => {
+                program.clear();
+                return program.push(DpAction::Drop(Drop::Recirculation));
+            }
+        }
+    }
+}
+
 /// Let follow what follows from a packet.
 fn apply(effect: &Effect, tx: &mut Transmit) {
     match effect {
@@ -183,7 +203,7 @@ fn apply(effect: &Effect, tx: &mut Transmit) {
 /// Why a packet of this program is dropped, if it is.
 pub(super) fn drop_reason(program: &Program) -> Option<Drop> {
     match &**program {
-        [ofproto::program::DpAction::Drop(why)] => Some(*why),
+        [DpAction::Drop(why)] => Some(*why),
         _ => None,
     }
 }

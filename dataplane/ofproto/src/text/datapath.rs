@@ -14,7 +14,7 @@ use flow::{Field, FlowKey, Match};
 use super::match_show::{show_flags, show_hex, show_ipv6, show_mac};
 use super::names::{CT_STATE, FRAGS, TCP_FLAGS};
 use crate::matching::{matched_eth_type, matched_ip_proto};
-use crate::program::DpAction;
+use crate::program::{CtStep, DpAction};
 
 /// Bits of the key's `tun_flags`, lowest first.
 const TUNNEL: &[&str] = &["oam", "df", "csum", "key"];
@@ -72,8 +72,35 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
             "userspace(controller(reason={},id={},max_len={},rule_cookie={:#x}))",
             c.reason, c.controller, c.max_len, c.cookie
         ),
+        DpAction::Ct(ct) => return show_ct(out, ct),
+        DpAction::CtClear => write!(out, "ct_clear"),
+        DpAction::Recirculate(r) => write!(out, "recirc({:#x})", r.id),
         DpAction::Drop(why) => write!(out, "drop({})", why.name()),
     };
+}
+
+/// `ct(commit,zone=1,mark=0x1/0xffffffff,label=...,nat)`.
+fn show_ct(out: &mut String, ct: &CtStep) {
+    let mut parts = Vec::new();
+    if let Some(c) = &ct.commit {
+        parts.push(if c.force { "force_commit" } else { "commit" }.to_owned());
+    }
+    if ct.zone != 0 {
+        parts.push(format!("zone={}", ct.zone));
+    }
+    if let Some(c) = &ct.commit {
+        parts.extend(c.mark.map(|(v, m)| format!("mark={v:#x}/{m:#x}")));
+        parts.extend(c.label.map(|(v, m)| format!("label={v:#x}/{m:#x}")));
+    }
+    match ct.commit.as_ref().map(|c| c.nat) {
+        Some(conntrack::Nat::New(spec)) => parts.push(spec.to_string()),
+        _ if ct.nat => parts.push("nat".to_owned()),
+        _ => {}
+    }
+    out.push_str("ct");
+    if !parts.is_empty() {
+        let _ = write!(out, "({})", parts.join(","));
+    }
 }
 
 /// Every header that is set has a `set(...)` of its own.

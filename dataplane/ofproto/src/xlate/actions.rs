@@ -33,7 +33,7 @@ fn rank(action: &Action) -> (u8, bool) {
 }
 
 impl ActionSet {
-    fn write(&mut self, actions: &[Action]) {
+    pub(super) fn write(&mut self, actions: &[Action]) {
         for a in actions {
             let (r, once) = rank(a);
             if once {
@@ -44,7 +44,7 @@ impl ActionSet {
     }
 
     /// The actions in the order in which they are done. A group takes precedence over outputs.
-    fn in_order(mut self) -> Vec<Action> {
+    pub(super) fn in_order(mut self) -> Vec<Action> {
         let has_group = self.0.iter().any(|a| matches!(a, Action::Group(_)));
         if has_group {
             self.0.retain(|a| rank(a).0 != 6);
@@ -139,11 +139,8 @@ impl<'a> Ctx<'a> {
                 self.exit = true;
                 return false;
             }
-            Action::Ct(_) | Action::CtClear => {
-                self.say(format_args!("connection tracking is not executed yet"));
-                self.drop(Drop::Unsupported);
-                return false;
-            }
+            Action::Ct(ct) => return self.ct(ct),
+            Action::CtClear => self.ct_clear(),
             Action::ClearActions => self.action_set = ActionSet::default(),
             Action::WriteActions(actions) => self.action_set.write(actions),
             Action::WriteMetadata { value, mask } => {

@@ -18,6 +18,7 @@
 
 mod actions;
 mod commit;
+mod ct;
 mod group;
 mod learn;
 mod normal;
@@ -30,8 +31,9 @@ use flow::{Drop, FlowKey, word};
 pub use learn::LearnedFlow;
 
 use crate::program::{DpAction, DpPort};
+use crate::recirc::Frozen;
 use crate::rule::Rule;
-use crate::snapshot::{Bridge, BridgeId, FdbEntry, OfPort, Port, Snapshot, Dep};
+use crate::snapshot::{Bridge, BridgeId, Dep, FdbEntry, OfPort, Port, Snapshot};
 use crate::vlan::Tags;
 
 /// Resubmits, gotos, groups and patch crossings nested in each other at most.
@@ -191,6 +193,29 @@ pub fn translate<'a>(
     };
     let mut ctx = Ctx::new(snapshot, bridge, in_port, key, sink, out);
     ctx.enter_bridge();
+    ctx.finish();
+}
+
+/// Translate a packet that comes back with a frozen state.
+pub fn resume<'a>(
+    snapshot: &'a Snapshot,
+    key: &FlowKey,
+    frozen: &Frozen,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+    out: &'a mut Translation,
+) {
+    out.clear();
+    let Some(bridge) = snapshot.bridge(frozen.bridge) else {
+        return finish_dropped(out, Drop::Recirculation);
+    };
+    let mut ctx = Ctx::new(snapshot, bridge, frozen.in_port, key, sink, out);
+    for (w, value, _) in frozen.metadata.iter() {
+        ctx.key.set_word(w, value);
+    }
+    ctx.action_set.write(&frozen.action_set);
+    ctx.depend(Dep::Port(frozen.bridge, frozen.in_port));
+    ctx.run_table(frozen.table);
+    ctx.run_action_set();
     ctx.finish();
 }
 

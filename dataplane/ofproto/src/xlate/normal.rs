@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flow::{Drop, Field};
 
 use super::{Ctx, Effect};
-use crate::snapshot::{OfPort, Port, Dep, fdb_key};
+use crate::snapshot::{Dep, OfPort, Port, fdb_key};
 use crate::vlan::Inside;
 
 /// Bit of an address that says multicast.
