@@ -14,9 +14,10 @@ use crate::mf::{Mf, Prereq, get_place, low128, set_place};
 
 /// `dl_vlan` of a packet without a tag.
 pub const DL_VLAN_NONE: u128 = 0xffff;
-/// ICMPv6 types of neighbour discovery.
-const ND_SOLICIT: u128 = 135;
-const ND_ADVERT: u128 = 136;
+/// ICMPv6 type of a neighbour solicitation.
+pub const ND_SOLICIT: u128 = 135;
+/// ICMPv6 type of a neighbour advertisement.
+pub const ND_ADVERT: u128 = 136;
 
 /// Bit of `ct_state`: the packet is invalid to its tracker.
 pub const CT_INV: u8 = 1 << 4;

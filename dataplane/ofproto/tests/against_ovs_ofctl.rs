@@ -7,10 +7,12 @@ mod common;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use common::{Rng, flow_text, match_text, shown_parts};
+use common::{Rng, flow_text, match_text, packet_text, shown_parts};
+use flow::{Field, FlowKey};
+use ofproto::action::OfPort;
 use ofproto::flowmod;
 use ofproto::group::GroupCommand;
-use ofproto::text::{NoNames, parse_flow, parse_group, show_group};
+use ofproto::text::{NoNames, parse_flow, parse_group, parse_packet, show_group, show_packet};
 
 /// Every version: what none can carry is refused.
 const ANY: &str = "OpenFlow10,OpenFlow11,OpenFlow12,OpenFlow13,OpenFlow14,OpenFlow15";
@@ -128,5 +130,63 @@ fn groups_are_the_same() {
         let theirs = out.lines().find_map(|l| l.strip_prefix(" ADD ")).unwrap_or(&err);
         // A weight of 1 is not always written there.
         assert_eq!(ours.replace("weight:1,", ""), theirs.replace("weight:1,", ""), "{line}");
+    }
+}
+
+/// The bytes of a hex dump: an offset, then pairs of digits up to two blanks.
+fn bytes(dump: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in dump.lines() {
+        let Some((offset, rest)) = line.split_once("  ") else { continue };
+        if offset.len() == 8 && offset.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let pairs = rest.split([' ', '-']).take_while(|p| p.len() == 2);
+            out.extend(pairs.filter_map(|p| u8::from_str_radix(p, 16).ok()));
+        }
+    }
+    out
+}
+
+/// The text behind `label`, without the tag behind the outermost, which has no text here, and
+/// without the link-layer addresses that a neighbour message does not have.
+fn line<'a>(text: &'a str, label: &str) -> Option<String> {
+    let at = text.find(label)? + label.len();
+    let line: &'a str = text[at..].lines().next()?;
+    let line = line.replace("vlan_tci1=0x0000,", "");
+    let line =
+        line.replace(",nd_sll=00:00:00:00:00:00", "").replace(",nd_tll=00:00:00:00:00:00", "");
+    // A dump may begin right behind the last line.
+    Some(match line.find("00000000  ") {
+        Some(i) => line[..i].to_owned(),
+        None => line,
+    })
+}
+
+/// Packets are described alike, and a frame is read as the packet that it was made of.
+#[test]
+fn generated_packets_are_the_same() {
+    let mut r = Rng(3);
+    for _ in 0..300 {
+        let text = packet_text(&mut r);
+        let Some((out, err)) = ovs_ofctl(&["compose-packet", &text], "") else { return };
+        // They differ in the port, which no frame carries, so both are written.
+        let all = format!("{err}{out}");
+        let specified = line(&all, "specified: ").unwrap_or_else(|| panic!("{text}: {all}"));
+        let extracted = line(&all, "extracted: ").unwrap_or_else(|| panic!("{text}: {all}"));
+        let mut ours = String::new();
+        let key = parse_packet(&text, &NoNames).unwrap_or_else(|e| panic!("{text}: {e}"));
+        show_packet(&mut ours, &key, &NoNames);
+        assert_eq!(ours, specified, "{text}");
+
+        let dump = all.find("00000000  ").map_or("", |i| &all[i..]);
+        let frame = bytes(dump);
+        assert!(frame.len() >= 14, "{all}");
+        let mut key = FlowKey::ZERO;
+        flow::extract(&frame, frame.len(), &mut key);
+        key.set(Field::InPort, OfPort::NONE.0.into());
+        ours.clear();
+        show_packet(&mut ours, &key, &NoNames);
+        // The options' type is written here only.
+        let ours = ours.split(",nd_options_type=").next().unwrap_or_default();
+        assert_eq!(ours, extracted, "{text}: {frame:02x?}");
     }
 }

@@ -4,7 +4,7 @@
 //! is not given is zero, as with `ofproto/trace`. A packet is described with all the fields that
 //! its headers have, and with the metadata that is not zero.
 
-use flow::extract::{VLAN_PRESENT, eth_type, ip_proto};
+use flow::extract::{FRAG_LATER, VLAN_PRESENT, eth_type, ip_proto};
 use flow::{Field, FlowKey};
 
 use super::error::{Fault, Parsed, TextError};
@@ -13,6 +13,7 @@ use super::match_show::show_masked;
 use super::names::PortNames;
 use super::scan::Items;
 use crate::action::OfPort;
+use crate::matching::{ND_ADVERT, ND_SOLICIT};
 
 /// Read the description of a packet. Without `in_port` it comes from no port
 /// ([`OfPort::NONE`]).
@@ -85,12 +86,22 @@ pub fn show_packet(out: &mut String, key: &FlowKey, ports: &dyn PortNames) {
     }
     if is_ip {
         show(IP);
+        let later = key.get(Field::NwFrag) & u128::from(FRAG_LATER) != 0;
         match key.get(Field::NwProto) as u8 {
+            // A later fragment has no such header.
+            _ if later => {}
             ip_proto::TCP => {
                 show(PORTS);
                 show(&[Field::TcpFlags]);
             }
-            ip_proto::UDP | ip_proto::SCTP | ip_proto::ICMP | ip_proto::ICMPV6 => show(PORTS),
+            ip_proto::UDP | ip_proto::SCTP | ip_proto::ICMP => show(PORTS),
+            ip_proto::ICMPV6 => {
+                show(PORTS);
+                let (kind, code) = (key.get(Field::TpSrc), key.get(Field::TpDst));
+                if ty == eth_type::IPV6 && matches!(kind, ND_SOLICIT | ND_ADVERT) && code == 0 {
+                    show(&[Field::NdTarget]);
+                }
+            }
             _ => {}
         }
     }

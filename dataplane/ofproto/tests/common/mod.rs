@@ -318,6 +318,69 @@ fn transport(r: &mut Rng, f: &mut Vec<String>, proto: u8) {
     }
 }
 
+/// A description of a packet, with the strict names in the order that every reader takes.
+pub fn packet_text(r: &mut Rng) -> String {
+    let mut f = vec!["in_port=1".to_owned(), format!("dl_src={},dl_dst={}", r.mac(), r.mac())];
+    if r.chance(3) {
+        f.push(format!("dl_vlan={},dl_vlan_pcp={}", r.plain(12), r.plain(3)));
+    }
+    let ip = |r: &mut Rng, f: &mut Vec<String>| {
+        f.push(format!("nw_tos={},nw_ecn={},nw_ttl={}", r.number(6) << 2, r.plain(2), r.plain(8)));
+    };
+    let ports = |r: &mut Rng, f: &mut Vec<String>, p: &str| {
+        f.push(format!("{p}_src={},{p}_dst={}", r.plain(16), r.plain(16)));
+        if p == "tcp" {
+            f.push(format!("tcp_flags={}", r.pick(&["syn", "syn|ack", "0", "fin|psh|ns"])));
+        }
+    };
+    match r.below(10) {
+        0 => f.push(format!("dl_type={:#06x}", 0x0600 + r.below(0x100))),
+        1 => f.push(format!(
+            "{},arp_op={},arp_spa={},arp_tpa={},arp_sha={},arp_tha={}",
+            r.pick(&["arp", "rarp"]),
+            r.below(256),
+            r.ipv4(),
+            r.ipv4(),
+            r.mac(),
+            r.mac()
+        )),
+        2 => f.push(format!("mpls,mpls_label={},mpls_tc={},mpls_bos=1", r.plain(20), r.plain(3))),
+        n @ 3..=6 => {
+            let word = ["tcp", "udp", "sctp", "icmp"][n as usize - 3];
+            f.push(format!("{word},nw_src={},nw_dst={}", r.ipv4(), r.ipv4()));
+            ip(r, &mut f);
+            match word {
+                "icmp" => f.push(format!("icmp_type={},icmp_code={}", r.plain(8), r.plain(8))),
+                _ if r.chance(5) => {
+                    f.push(r.pick(&["nw_frag=later", "nw_frag=first"]).to_string());
+                }
+                p => ports(r, &mut f, p),
+            }
+        }
+        n => {
+            let word = ["tcp", "udp", "icmp"][n as usize - 7];
+            f.push(format!("{word}6,ipv6_src={},ipv6_dst={}", r.ipv6(), r.ipv6()));
+            f.push(format!("ipv6_label={:#x}", r.number(20)));
+            ip(r, &mut f);
+            match (word, r.below(3)) {
+                ("icmp", 0) => f.push(format!("icmpv6_type=128,icmpv6_code={}", r.plain(8))),
+                ("icmp", 1) => f.push(format!(
+                    "icmpv6_type=135,icmpv6_code=0,nd_target={},nd_sll={}",
+                    r.ipv6(),
+                    r.mac()
+                )),
+                ("icmp", _) => f.push(format!(
+                    "icmpv6_type=136,icmpv6_code=0,nd_target={},nd_tll={}",
+                    r.ipv6(),
+                    r.mac()
+                )),
+                (p, _) => ports(r, &mut f, p),
+            }
+        }
+    }
+    f.join(",")
+}
+
 /// Legal actions for such packets.
 pub fn actions_text(r: &mut Rng, kind: Kind) -> String {
     if r.chance(10) {
