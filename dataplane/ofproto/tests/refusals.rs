@@ -28,6 +28,10 @@ fn refusals_name_place_and_reason() {
              (dl_type=0x0800)",
         ),
         (
+            "ip,actions:drop",
+            "line 1, column 4: `actions:drop`: `actions=` and a list of actions are expected here",
+        ),
+        (
             "ip,tp_dst=80,actions=drop",
             "line 1, column 4: `tp_dst=80`: tp_dst can only be matched together with tcp or tcp6 \
              (nw_proto=6), not nw_frag=later",

@@ -157,6 +157,9 @@ fn has_one_value(mf: Mf, mask: Option<u128>) -> bool {
 
 /// The fault for a word that is nothing that a match knows.
 pub(crate) fn not_known<'a>(item: &Item<'a>, words: &[&'static str]) -> Box<Fault<'a>> {
+    if item.key.starts_with("action") {
+        return Fault::new(item.all, "`actions=` and a list of actions are expected here");
+    }
     let shorthands = SHORTHANDS.iter().map(|s| s.0);
     let other = shorthands.chain(words.iter().copied());
     match super::error::nearest(item.key, other) {
