@@ -12,11 +12,13 @@ use afxdp::Region;
 use engine::{Command, Poll, Shared, Worker, WorkerOptions};
 use flow::{Field, FlowKey, Match};
 use ofproto::action::{Action, OfPort};
+use ofproto::flowmod::Command as FlowCommand;
 use ofproto::mf::Mf;
 use ofproto::program::DpPort;
 use ofproto::rules::RuleSpec;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
+use ofproto::text::{NoNames, parse_flows};
 use ofproto::vlan::VlanConfig;
 use ports::memory::MemoryQueue;
 use ports::trace::Trace;
@@ -38,7 +40,8 @@ pub struct Measured {
     pub sent: f64,
 }
 
-/// A switch of one bridge with port 1 (`in`) and port 2 (`out`), and one worker.
+/// A switch of one bridge with port 1 (`in`), port 2 (`out`) and maybe port 3 (`in2`), and one
+/// worker.
 pub struct Bench {
     /// The bridge's configuration.
     pub switch: Switch,
@@ -88,6 +91,29 @@ impl Bench {
             added.map_err(|_| other("the mailbox is full"))?;
         }
         Ok(Bench { switch, bridge, shared, worker, input, output })
+    }
+
+    /// Add port 3, which replays another trace for ever.
+    ///
+    /// # Errors
+    /// If the worker takes no queue.
+    pub fn second_input(&mut self, trace: Arc<Trace>) -> std::io::Result<()> {
+        self.switch.set_port(self.bridge, port(3));
+        let queue = MemoryQueue::replay(trace, None, self.input.clone());
+        let queue = Box::new(Queue::Memory(queue));
+        let added = self.shared.command(0, Command::AddQueue { port: DpPort(3), queue });
+        added.map_err(|_| other("the mailbox is full"))
+    }
+
+    /// Add flows, one a line.
+    ///
+    /// # Errors
+    /// The text is wrong, or a flow is refused.
+    pub fn flows(&mut self, text: &str) -> std::io::Result<()> {
+        let mods = parse_flows(text, FlowCommand::Add, &NoNames);
+        let mods = mods.map_err(|e| other(&e.to_string()))?;
+        let done = self.switch.apply_flow_mods(self.bridge, &mods, 1);
+        done.map(|_| ()).map_err(|(i, e)| other(&format!("flow {i}: {e}")))
     }
 
     /// Add a rule.
@@ -204,7 +230,22 @@ pub const ROWS: &[(&str, &str)] = &[
     ("many-megaflows-10000", "udp-10000"),
     ("many-megaflows-100000", "udp-100000"),
     ("acl-10000", "acl-10000"),
+    ("ct-est-udp-1000", "nat-udp-1000"),
+    ("ct-est-udp-10000", "nat-udp-10000"),
+    ("ct-est-udp-100000", "nat-udp-100000"),
+    ("ct-est-tcp-1000", "nat-tcp-1000"),
+    ("ct-est-tcp-10000", "nat-tcp-10000"),
+    ("ct-est-tcp-100000", "nat-tcp-100000"),
+    ("ct-unanswered-10000", "udp-10000"),
 ];
+
+/// New connections are kept with SNAT, replies are translated back.
+const NAT: &str = "\
+    table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
+    table=0,in_port=3,ip,actions=ct(table=2,zone=1,nat)
+    table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),2
+    table=1,ip,ct_state=+trk+est,actions=2
+    table=2,ip,ct_state=+trk+est,actions=2";
 
 /// A bench with the rules of a row.
 ///
@@ -212,9 +253,17 @@ pub const ROWS: &[(&str, &str)] = &[
 /// If there is no such row, or the trace cannot be read.
 pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     let (_, trace) = ROWS.iter().find(|(r, _)| *r == row).ok_or_else(|| other("no such row"))?;
-    let path = traces.join(format!("{trace}.pcap"));
-    let trace = Trace::from_pcap(&path).map_err(|e| other(&e.to_string()))?;
-    let mut b = Bench::new(Arc::new(trace))?;
+    let read = |name: String| {
+        let path = traces.join(format!("{name}.pcap"));
+        Trace::from_pcap(&path).map(Arc::new).map_err(|e| other(&e.to_string()))
+    };
+    let mut b = Bench::new(read(trace.to_string())?)?;
+    if row.starts_with("ct-") {
+        b.flows(NAT)?;
+        if row.starts_with("ct-est") {
+            b.second_input(read(format!("{trace}-reply"))?)?;
+        }
+    }
     rules(row, &mut b);
     Ok(b)
 }
