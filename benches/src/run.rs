@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::cmd;
 use e2e::lab::Lab;
+use e2e::{cmd, sandbox};
 
 use crate::measure::{Measurement, Rounds};
 use crate::ours;
@@ -178,23 +178,48 @@ fn membench(row: &str, traces: &Path, seconds: u32) -> Result<Measurement> {
 }
 
 fn veth_rows(plan: &Plan, results: &mut Results) -> Result<bool> {
-    let lab = Lab::new()?;
-    let programs = rig::programs()?;
     let mut complete = true;
-    for (row, flows) in VETH.iter().filter(|(row, _)| plan.has_row(row)) {
-        let one = |switch| rig::forward(&lab, switch, *flows, plan.seconds, &programs);
-        let peers =
-            [("ovs-afxdp", Switch::OvsAfxdp), ("bare", Switch::Bare), ("linux", Switch::Linux)];
-        complete &=
-            beside(plan, results, row, "Mpps", &peers.map(|(n, s)| (n, move || one(s))), || {
-                one(Switch::Ours)
-            });
+    for (row, _) in VETH.iter().filter(|(row, _)| plan.has_row(row)) {
+        complete &= beside(plan, results, row, "Mpps", &["ovs-afxdp", "bare", "linux"]);
     }
     if plan.has_row(TCP) {
-        let linux = [("linux", || tcp::linux(&lab, plan.seconds))];
-        complete &= beside(plan, results, TCP, "Gbit/s", &linux, || tcp::ours(&lab, plan.seconds));
+        complete &= beside(plan, results, TCP, "Gbit/s", &["linux"]);
     }
     Ok(complete)
+}
+
+/// Measure one row on veth of one contender, in a sandbox of its own.
+fn veth(row: &str, who: &str, seconds: u32) -> Result<Measurement> {
+    let seconds = seconds.to_string();
+    let mut command = sandbox::command(&["--veth", row, "--who", who, "--seconds", &seconds])?;
+    let out = cmd::output_of(&mut command)?;
+    ensure!(out.status == 0, "{}{}", out.stdout, out.stderr);
+    serde_json::from_str(&out.stdout).with_context(|| format!("{who} said: {}", out.stdout))
+}
+
+/// The inside of [`veth`]: only in a sandbox of its own.
+pub fn veth_here(row: &str, who: &str, seconds: u32) -> Result<Measurement> {
+    let lab = Lab::new()?;
+    if row == TCP {
+        return match who {
+            "ours" => tcp::ours(&lab, seconds),
+            _ => tcp::linux(&lab, seconds),
+        };
+    }
+    let flows = VETH.iter().find(|(name, _)| *name == row).map(|(_, flows)| *flows);
+    let switch = match who {
+        "ours" => Switch::Ours,
+        "ovs-afxdp" => Switch::OvsAfxdp,
+        "bare" => Switch::Bare,
+        "linux" => Switch::Linux,
+        _ => bail!("nobody is called {who}"),
+    };
+    let flows = flows.with_context(|| format!("no row {row}"))?;
+    let measured = rig::forward(&lab, switch, flows, seconds, &rig::programs()?);
+    if measured.is_err() {
+        lab.describe();
+    }
+    measured
 }
 
 /// One row beside several peers, round by round. A side that fails is said and left out.
@@ -203,14 +228,13 @@ fn beside(
     results: &mut Results,
     row: &str,
     unit: &'static str,
-    peers: &[(&str, impl Fn() -> Result<Measurement>)],
-    own: impl Fn() -> Result<Measurement>,
+    peers: &[&str],
 ) -> bool {
-    let peers: Vec<_> = peers.iter().filter(|(name, _)| plan.has_peer(name)).collect();
+    let peers: Vec<&str> = peers.iter().copied().filter(|name| plan.has_peer(name)).collect();
     let mut ours = Rounds::default();
     let mut theirs = vec![Rounds::default(); peers.len()];
     let mut complete = true;
-    let mut keep = |who: &str, rounds: &mut Rounds, measured: Result<Measurement>| match measured {
+    let mut keep = |who: &str, rounds: &mut Rounds| match veth(row, who, plan.seconds) {
         Ok(measurement) => rounds.add(measurement),
         Err(error) => {
             failed(row, &error.context(who.to_owned()));
@@ -219,13 +243,13 @@ fn beside(
     };
     for _ in 0..plan.rounds {
         if plan.ours {
-            keep("ours", &mut ours, own());
+            keep("ours", &mut ours);
         }
-        for ((name, measure), rounds) in peers.iter().zip(&mut theirs) {
-            keep(name, rounds, measure());
+        for (name, rounds) in peers.iter().zip(&mut theirs) {
+            keep(name, rounds);
         }
     }
-    for ((name, _), rounds) in peers.iter().zip(&theirs) {
+    for (name, rounds) in peers.iter().zip(&theirs) {
         report(results, Line::new(row, name, unit, &ours, rounds));
     }
     if peers.is_empty() {

@@ -40,6 +40,11 @@ struct Arguments {
     /// Only the peers, not the switch
     #[arg(long)]
     peers_only: bool,
+    /// One measurement on veth, in a sandbox of its own
+    #[arg(long, hide = true, requires = "who")]
+    veth: Option<String>,
+    #[arg(long, hide = true)]
+    who: Option<String>,
     /// Already inside the sandbox
     #[arg(long, hide = true)]
     inside: bool,
@@ -47,7 +52,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = if arguments.inside { inside(&arguments) } else { outside() };
+    let done = match (&arguments.veth, &arguments.who) {
+        (Some(row), Some(who)) => veth(row, who, arguments.seconds),
+        _ if arguments.inside => inside(&arguments),
+        _ => outside(),
+    };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -115,6 +124,13 @@ impl Drop for HugePages {
             );
         }
     }
+}
+
+/// Print one measurement as JSON.
+fn veth(row: &str, who: &str, seconds: u32) -> Result<bool> {
+    sandbox::furnish()?;
+    println!("{}", serde_json::to_string(&run::veth_here(row, who, seconds)?)?);
+    Ok(true)
 }
 
 fn inside(arguments: &Arguments) -> Result<bool> {

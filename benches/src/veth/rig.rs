@@ -32,7 +32,6 @@ const TARGET: Mac = Mac([2, 0, 0, 0, 0, 2]);
 /// The two cables and the machines at their ends.
 struct Rig {
     sink: Node,
-    gone: Vec<Node>,
 }
 
 impl Rig {
@@ -41,7 +40,7 @@ impl Rig {
         let sink = lab.node("sink")?;
         lab.cable("s0", &source, "g0")?;
         lab.cable("s1", &sink, "k0")?;
-        Ok(Self { gone: vec![source, sink.clone()], sink })
+        Ok(Self { sink })
     }
 
     /// Frames that arrived at the sink.
@@ -60,17 +59,6 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        for link in ["s0", "s1"] {
-            let _ = cmd::output(&["ip", "link", "del", link]);
-        }
-        for node in &self.gone {
-            let _ = cmd::output(&["ip", "netns", "del", &node.name]);
-        }
-    }
-}
-
 /// A UDP frame of 60 bytes, without a checksum.
 fn frame(src: Mac, dst: Mac) -> Vec<u8> {
     let (a, b) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
@@ -79,12 +67,12 @@ fn frame(src: Mac, dst: Mac) -> Vec<u8> {
     ethernet(dst, src, &[], 0x0800, &packet)
 }
 
-/// A switch at work between `s0` and `s1`; ends when dropped.
+/// A switch at work between `s0` and `s1`; it ends with the sandbox at the latest.
 enum Running {
-    Ours(Daemon),
+    Ours { _held: Daemon },
     Ovs { _held: Ovs },
     Linux,
-    Bare(Child),
+    Bare { _held: Child },
 }
 
 impl Running {
@@ -93,7 +81,7 @@ impl Running {
             Switch::Ours => {
                 let daemon = Daemon::start_as(lab, "sw", &["--workers", "cores:1"])?;
                 daemon.run("add-br br0 -- add-port br0 s0 -- add-port br0 s1")?;
-                Ok(Self::Ours(daemon))
+                Ok(Self::Ours { _held: daemon })
             }
             Switch::OvsAfxdp => {
                 let ovs = Ovs::start(Flavour::Plain)?;
@@ -124,28 +112,14 @@ impl Running {
                     let links = cmd::run(&["ip", "link", "show"])?;
                     Ok(links.matches("prog/xdp").count() >= 2)
                 })?;
-                Ok(Self::Bare(child))
+                Ok(Self::Bare { _held: child })
             }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        match self {
-            Self::Ours(daemon) => drop(daemon.terminate()),
-            Self::Linux => drop(cmd::output(&["ip", "link", "del", "kbr"])),
-            Self::Bare(child) => {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            Self::Ovs { .. } => {}
         }
     }
 }
 
 /// Forward `flows` flows for about `seconds`: the rate at which they arrive while more are offered than
-/// anybody can carry. Only inside a sandbox. `programs` holds our release programs.
+/// anybody can carry. Only inside a sandbox of its own. `programs` holds our release programs.
 pub fn forward(
     lab: &Lab,
     switch: Switch,

@@ -12,12 +12,9 @@ use crate::measure::Measurement;
 /// Gbit/s through the switch, default offloads at both ends.
 pub fn ours(lab: &Lab, seconds: u32) -> Result<Measurement> {
     let hosts = hosts(lab)?;
-    let mut daemon = Daemon::start_as(lab, "sw", &["--workers", "cores:1"])?;
+    let daemon = Daemon::start_as(lab, "sw", &["--workers", "cores:1"])?;
     daemon.run("add-br br0 -- add-port br0 h1 -- add-port br0 h2")?;
-    let result = run(&hosts, seconds).context("TCP through the switch");
-    daemon.terminate()?;
-    clear(&hosts);
-    result
+    run(&hosts, seconds).context("TCP through the switch")
 }
 
 /// Gbit/s through the kernel's bridge, offloads off at all four ends.
@@ -32,10 +29,7 @@ pub fn linux(lab: &Lab, seconds: u32) -> Result<Measurement> {
         cmd::run(&[&["ethtool", "-K", here][..], &features].concat())?;
         host.node.run(&[&["ethtool", "-K", "eth0"][..], &features].concat())?;
     }
-    let result = run(&hosts, seconds).context("TCP through the kernel's bridge");
-    cmd::run(&["ip", "link", "del", "kbr"])?;
-    clear(&hosts);
-    result
+    run(&hosts, seconds).context("TCP through the kernel's bridge")
 }
 
 fn hosts(lab: &Lab) -> Result<[Host; 2]> {
@@ -48,11 +42,4 @@ fn run([from, to]: &[Host; 2], seconds: u32) -> Result<Measurement> {
     let time = seconds.to_string();
     let bytes = tcp::measure(from, &to.address, &["-t", &time])?;
     Ok(Measurement { rate: bytes as f64 * 8.0 / 1e9 / f64::from(seconds), cycles: None })
-}
-
-fn clear(hosts: &[Host; 2]) {
-    for host in hosts {
-        let _ = cmd::output(&["ip", "link", "del", &host.node.name]);
-        let _ = cmd::output(&["ip", "netns", "del", &host.node.name]);
-    }
 }
