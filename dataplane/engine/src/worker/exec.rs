@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use afxdp::{FramePool, Packet};
 use conntrack::{ConnRef, Input, Millis, Verdict};
-use flow::{Drop, FlowKey, Offsets, edit};
+use flow::{Drop, FlowKey, Groups, Offsets, edit, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
 use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
@@ -108,11 +108,13 @@ impl<'a> Where<'a> {
     }
 }
 
-/// A packet that is to be looked up again.
+/// A packet that is to be looked up again. Its headers are extracted anew.
 pub(super) struct Recirculated {
     pub packet: Packet,
-    /// What was known of it; the headers are extracted anew.
-    pub key: FlowKey,
+    /// Port and recirculation id that it is looked up with.
+    pub meta: u64,
+    /// What else was known of it, if it is more than port and connection: tunnel, marks.
+    pub metadata: Option<Box<FlowKey>>,
     pub tracked: Option<(u16, Verdict)>,
     pub passes: u8,
     pub state: Arc<Recirculation>,
@@ -449,9 +451,12 @@ impl Transmit {
         if at.passes >= MAX_PASSES {
             return self.drop_packet(packet, Drop::Recirculation, at);
         }
+        let more = Groups(Groups::TUNNEL.0 | Groups::MARK.0);
+        let more = at.key.groups().0 & more.0 != 0;
         self.again.push(Recirculated {
             packet,
-            key: at.key.clone(),
+            meta: at.key.word(word::META) >> 32 << 32 | u64::from(state.id),
+            metadata: more.then(|| Box::new(at.key.clone())),
             tracked: at.tracked,
             passes: at.passes + 1,
             state: state.clone(),

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use afxdp::Packet;
+use arrayvec::ArrayVec;
 use conntrack::Verdict;
 use flow::{Drop, Field, FlowKey, Groups, Offsets, extract, word};
 use ofproto::program::DpPort;
@@ -31,7 +32,7 @@ use crate::index::prefetch;
 use crate::megaflow::{BURST, Found, Megaflows};
 use crate::shared::{Event, Shared, add};
 use command::Command;
-use exec::{Transmit, Where};
+use exec::{Recirculated, Transmit, Where};
 use park::Sleep;
 use sweep::Sweep;
 use upcall::Flows;
@@ -74,6 +75,8 @@ pub struct Worker {
     sweep: Sweep,
     sleep: Sleep,
     receivers: Receivers,
+    /// Room for the packets that are looked up again while others join them.
+    spare: Vec<Recirculated>,
     stop: bool,
 }
 
@@ -135,6 +138,7 @@ impl Worker {
             sweep: Sweep::default(),
             sleep,
             receivers: Receivers::default(),
+            spare: Vec::new(),
             stop: false,
         })
     }
@@ -314,25 +318,38 @@ impl Worker {
         }
     }
 
-    /// Packets that have been tracked go on with the state that waits for them.
+    /// Packets that have been tracked go on with the state that waits for them, in the order in
+    /// which they came, those with the same state together.
     #[inline(never)]
     fn look_up_again(&mut self, slot: usize, alone: bool) {
-        let Worker { flows, tx, .. } = self;
-        while let Some(mut r) = tx.again.pop() {
-            let meta = r.key.word(word::META) >> 32 << 32 | u64::from(r.state.id);
-            r.key.set_word(word::META, meta);
-            set_tracked(&mut r.key, r.tracked.as_ref());
-            let off = extract(r.packet.data(), r.packet.len(), &mut r.key);
-            add(&tx.worker().counters.recirculated, 1);
-            let mut found = [Found::Miss];
-            flows.mega.lookup(meta, std::slice::from_ref(&r.key), &mut found);
-            let mut at =
-                Where { key: &r.key, off, rule: None, tracked: r.tracked, passes: r.passes };
-            match found[0] {
-                Found::Hit(id) => hit(flows, tx, id, r.packet, &mut at),
-                _ => {
-                    let budget = (!alone).then_some(slot);
-                    missed(flows, tx, r.packet, &mut at, Some(&r.state.state), budget);
+        let Worker { keys, offsets, found, flows, tx, spare, .. } = self;
+        let budget = (!alone).then_some(slot);
+        while !tx.again.is_empty() {
+            std::mem::swap(&mut tx.again, spare);
+            add(&tx.worker().counters.recirculated, spare.len() as u64);
+            let mut waiting = spare.drain(..).peekable();
+            let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
+            while let Some(first) = waiting.next() {
+                let meta = first.meta;
+                group.push(first);
+                while !group.is_full()
+                    && let Some(next) = waiting.next_if(|r| r.meta == meta)
+                {
+                    group.push(next);
+                }
+                for (i, r) in group.iter().enumerate() {
+                    offsets[i] = restore_key(r, &mut keys[i]);
+                }
+                let n = group.len();
+                flows.mega.lookup(meta, &keys[..n], &mut found[..n]);
+                for (i, r) in group.drain(..).enumerate() {
+                    let Recirculated { packet, tracked, passes, state, .. } = r;
+                    let mut at =
+                        Where { key: &keys[i], off: offsets[i], rule: None, tracked, passes };
+                    match found[i] {
+                        Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
+                        _ => missed(flows, tx, packet, &mut at, Some(&state.state), budget),
+                    }
                 }
             }
         }
@@ -414,11 +431,23 @@ fn missed(
     }
 }
 
+/// The key of a packet that is looked up again.
+#[inline]
+fn restore_key(r: &Recirculated, key: &mut FlowKey) -> Offsets {
+    match &r.metadata {
+        Some(known) => {
+            key.clone_from(known);
+            key.clear_groups_slow(Groups::CT);
+        }
+        None => key.clear_groups(),
+    }
+    key.set_word(word::META, r.meta);
+    set_tracked(key, r.tracked.as_ref());
+    extract(r.packet.data(), r.packet.len(), key)
+}
+
 /// Write what tracking said of a packet into its key.
 fn set_tracked(key: &mut FlowKey, tracked: Option<&(u16, Verdict)>) {
-    if key.groups().contains(Groups::CT) {
-        key.clear_groups_slow(Groups::CT);
-    }
     let Some((zone, v)) = tracked else { return };
     let (orig, (sport, dport)) = (&v.orig, v.orig.ct_ports());
     let ct = u64::from(v.mark) << 32 | u64::from(*zone) << 16 | u64::from(v.state.0) << 8;
