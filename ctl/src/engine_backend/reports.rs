@@ -282,7 +282,7 @@ impl EngineBackend {
             pools: pools.iter().map(|w| read(&w.counters.pool_frames)).sum::<u64>()
                 + self.pool.len() as u64,
             queues: pools.iter().map(|w| read(&w.counters.queue_frames)).sum(),
-            between: shared.rings.len() as u64,
+            between: shared.rings.waiting() as u64,
         };
         report::WorkersReport { workers, frames }
     }

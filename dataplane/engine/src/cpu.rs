@@ -1,12 +1,18 @@
 //! The few instructions that have no safe name: prefetch and the cycle counter.
 #![allow(unsafe_code)] // Intrinsics that have no memory effect.
 
-/// Ask for the cache line at an address; any address is allowed.
-#[cfg(target_arch = "x86_64")]
+/// Ask the processor for the cache line at `value`.
 #[inline(always)]
-pub fn prefetch(address: *const i8) {
-    // SAFETY: a prefetch is a hint; it never faults and changes no memory.
-    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address) }
+pub fn prefetch<T: ?Sized>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = std::ptr::from_ref(value).cast::<i8>();
+        // SAFETY: a prefetch is a hint; it never faults and changes no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
 }
 
 /// Cycles of the processor's constant-rate counter.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use afxdp::Region;
-use ofproto::program::DpPort;
+use ofproto::program::{DpAction, DpPort};
 use ofproto::snapshot::Snapshot;
 use ports::Queue;
 
@@ -179,6 +179,16 @@ impl Engine {
     /// [`Stuck`].
     pub fn push_stats(&self) -> Result<(), Stuck> {
         self.ask(Command::PushStats).map(|_| ())
+    }
+
+    /// Let a worker do a program on a frame of control's own. `false`: there was no memory for it.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn execute(&self, program: Vec<DpAction>, frame: Vec<u8>) -> Result<bool, Stuck> {
+        let (reply, answer) = sync_channel(1);
+        self.send(0, Command::Execute { program, frame, reply })?;
+        answer.recv_timeout(PATIENCE).map_err(|_| Stuck { worker: 0 })
     }
 
     /// Forget all megaflows.

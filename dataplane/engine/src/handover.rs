@@ -46,12 +46,12 @@ impl Rings {
     }
 
     /// Whether nothing waits for a worker.
-    pub fn is_empty(&self, to: usize) -> bool {
+    pub fn none_for(&self, to: usize) -> bool {
         self.rings[to * self.n..(to + 1) * self.n].iter().all(ArrayQueue::is_empty)
     }
 
     /// Packets that wait in all rings.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.rings.iter().map(ArrayQueue::len).sum()
     }
 }

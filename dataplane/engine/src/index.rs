@@ -5,6 +5,8 @@
 //! the slot. [`Index`] finds every slot that was inserted, and grows; [`HashCache`] has a fixed
 //! size and forgets.
 
+use crate::cpu::prefetch;
+
 /// Entries of a [`HashCache`] bucket.
 const WAYS: usize = 8;
 /// Entries of an [`Index`] bucket; the eighth place counts what overflowed.
@@ -15,15 +17,6 @@ pub const NONE: u32 = u32::MAX;
 #[inline(always)]
 fn signature(hash: u64) -> u32 {
     (hash >> 32) as u32
-}
-
-/// Ask the processor for the cache line at `value`.
-#[inline(always)]
-pub fn prefetch<T: ?Sized>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    crate::cpu::prefetch(std::ptr::from_ref(value).cast());
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
 }
 
 #[derive(Clone, Copy)]

@@ -22,7 +22,8 @@ use flow::sparse;
 use flow::{DP_WORDS, FlowKey, MaskWords, Match, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
-use crate::index::{HashCache, Index, NONE, prefetch};
+use crate::cpu::prefetch;
+use crate::index::{HashCache, Index, NONE};
 
 /// Values kept in the hot part; wider masks continue in the cold part.
 const INLINE: usize = 8;

@@ -343,7 +343,7 @@ impl Shared {
                     if w.handshake.is_parked() {
                         w.wake();
                     }
-                    !self.rings.is_empty(w.index)
+                    !self.rings.none_for(w.index)
                         && w.counters.rounds.load(Ordering::SeqCst) <= then + 1
                 };
                 self.wait_while(w, deadline, waits)?;

@@ -15,7 +15,7 @@ use classifier::RuleTable;
 use flow::Match;
 use flow::key::mix;
 
-use crate::group::Group;
+use crate::group_table::GroupEntry;
 use crate::program::DpPort;
 use crate::rule::Rule;
 use crate::vlan::VlanConfig;
@@ -99,8 +99,10 @@ pub struct BridgeSettings {
 /// The tables of a bridge, in pages, so that a clone for one change copies little.
 #[derive(Clone, Default)]
 pub struct Tables {
-    pages: [Option<Arc<[Option<RuleTable<Rule>>; 16]>>; 16],
+    pages: [Option<Arc<Page>>; 16],
 }
+
+type Page = [Option<RuleTable<Rule>>; 16];
 
 impl Tables {
     /// A table, if it ever had a rule.
@@ -137,7 +139,7 @@ pub struct Bridge {
     /// Learned addresses by [`fdb_key`].
     pub fdb: imbl::HashMap<u64, Arc<FdbEntry>>,
     /// Groups by number.
-    pub groups: imbl::HashMap<u32, Arc<Group>>,
+    pub groups: imbl::HashMap<u32, Arc<GroupEntry>>,
 }
 
 impl Bridge {

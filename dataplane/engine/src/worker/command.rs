@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use flow::Match;
-use ofproto::program::{DpPort, Program};
+use ofproto::program::{DpAction, DpPort, Program};
 use ofproto::snapshot::Dep;
 use ports::Queue;
 
@@ -54,6 +54,16 @@ pub enum Command {
     },
     /// Who transmits for which port, from now on.
     Owners(Owners),
+    /// Do a program on a frame that did not come from a port (packet-outs, generated traces). The
+    /// answer is `false` if there was no memory for it.
+    Execute {
+        /// What to do, as translation gave it.
+        program: Vec<DpAction>,
+        /// The frame.
+        frame: Vec<u8>,
+        /// Where the answer goes.
+        reply: SyncSender<bool>,
+    },
     /// Add all that megaflows have counted to their rules.
     PushStats(SyncSender<()>),
     /// List megaflows, at most that many.

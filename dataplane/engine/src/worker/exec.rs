@@ -379,7 +379,7 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::Controller(to) => {
-                    self.to_controller(to, &packet, at);
+                    self.send_to_controller(to, &packet, at);
                     Ok(())
                 }
                 DpAction::Drop(why) => Err(*why),
@@ -463,7 +463,7 @@ impl Transmit {
         });
     }
 
-    fn to_controller(
+    fn send_to_controller(
         &mut self,
         to: &Arc<ofproto::program::ToController>,
         packet: &Packet,

@@ -21,21 +21,20 @@ use afxdp::Packet;
 use arrayvec::ArrayVec;
 use conntrack::Verdict;
 use flow::{Drop, Field, FlowKey, Groups, Offsets, extract, word};
-use ofproto::program::DpPort;
+use ofproto::program::{DpAction, DpPort};
 use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
 use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
 
-use crate::cpu::cycles;
-use crate::index::prefetch;
+use crate::cpu::{cycles, prefetch};
 use crate::megaflow::{BURST, Found, Megaflows};
 use crate::shared::{Event, Shared, add};
 use command::Command;
 use exec::{Recirculated, Transmit, Where};
 use park::Sleep;
 use sweep::Sweep;
-use upcall::Flows;
+use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
 const CACHE_BUCKETS: usize = 1 << 14;
@@ -237,6 +236,9 @@ impl Worker {
                 self.flows.flush(self.tx.now);
                 let _ = reply.try_send(());
             }
+            Command::Execute { program, frame, reply } => {
+                let _ = reply.try_send(self.execute(program, &frame));
+            }
             Command::PushStats(reply) => self.sweep.push_all(reply),
             Command::Dump { max, reply } => self.sweep.dump(max, reply),
             Command::Stop(reply) => {
@@ -244,6 +246,19 @@ impl Worker {
                 self.give_back(None, reply);
             }
         }
+    }
+
+    /// Do what control wants done with a frame of its own; whether there was memory for it.
+    fn execute(&mut self, mut program: Vec<DpAction>, frame: &[u8]) -> bool {
+        let Some(packet) = self.tx.pool.packet_from(frame) else { return false };
+        number_states(&mut program, &self.shared.recirculations);
+        let mut key = FlowKey::ZERO;
+        let off = extract(packet.data(), packet.len(), &mut key);
+        self.tx.run(&program, packet, &mut Where::new(&key, off));
+        if !self.tx.again.is_empty() {
+            self.look_up_again(0, true);
+        }
+        true
     }
 
     fn give_back(
@@ -424,6 +439,9 @@ fn missed(
         Err(program) => {
             for rule in &flows.out.rules {
                 rule.stats.add(1, packet.len() as u64, tx.now);
+            }
+            for counter in &flows.out.counters {
+                counter.add(1, packet.len() as u64, tx.now);
             }
             at.rule = flows.out.last_rule;
             tx.run(&program, packet, at);

@@ -105,7 +105,7 @@ impl Worker {
         w.handshake.park();
         let pending = w.has_mail()
             || self.shared.version.load(Ordering::SeqCst) != self.flows.snapshot.version
-            || !self.shared.rings.is_empty(self.me)
+            || !self.shared.rings.none_for(self.me)
             || !self.tx.ready_to_sleep();
         if !pending {
             let before = cycles();
@@ -127,7 +127,7 @@ impl Worker {
     #[inline]
     pub(super) fn look_at_taps(&mut self) {
         self.sleep.rounds = self.sleep.rounds.wrapping_add(1);
-        if self.sleep.tap_count > 0 && self.sleep.rounds % LOOK == 0 {
+        if self.sleep.tap_count > 0 && self.sleep.rounds.is_multiple_of(LOOK) {
             self.sleep.look(&mut self.tx);
         }
     }

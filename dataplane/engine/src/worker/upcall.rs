@@ -10,7 +10,7 @@ use classifier::{Change as Rules, Footprints};
 use flow::{Drop, FlowKey};
 use ofproto::program::{DpAction, Program};
 use ofproto::recirc::{Frozen, Recirculations};
-use ofproto::rule::Rule;
+use ofproto::rule::{Rule, RuleStats};
 use ofproto::snapshot::{Change, Dep, Snapshot};
 use ofproto::xlate::{Effect, Translation, resume, translate};
 use smallvec::SmallVec;
@@ -22,6 +22,8 @@ use crate::shared::{Event, add};
 /// What a worker keeps with a megaflow besides what hits need.
 pub(super) struct Note {
     pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// Counters of groups and buckets.
+    pub counters: Box<[Arc<RuleStats>]>,
     pub effects: SmallVec<[Effect; 1]>,
     pub depends: SmallVec<[Dep; 6]>,
     pub created: u64,
@@ -61,6 +63,7 @@ impl Flows {
         let program = Program::from(self.out.program.as_slice());
         let note = Note {
             rules: self.out.rules.iter().cloned().collect(),
+            counters: self.out.counters.iter().cloned().collect(),
             effects: self.out.effects.iter().cloned().collect(),
             depends: self.out.depends.iter().copied().collect(),
             created: tx.now,
@@ -128,6 +131,9 @@ impl Flows {
         for rule in &note.rules {
             rule.stats.add(p, b, used.min(now));
         }
+        for counter in &note.counters {
+            counter.add(p, b, used.min(now));
+        }
         true
     }
 
@@ -174,7 +180,7 @@ impl Flows {
 }
 
 /// Give the states that packets of this program come back with their ids.
-fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
+pub(super) fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
     for step in program.iter_mut() {
         let DpAction::Recirculate(waiting) = step else { continue };
         match all.intern(&waiting.state) {
