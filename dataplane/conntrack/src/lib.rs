@@ -16,6 +16,7 @@ mod burst;
 mod commit;
 mod control;
 mod entry;
+pub mod frag;
 mod index;
 mod input;
 mod list;
