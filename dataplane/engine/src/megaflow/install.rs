@@ -1,0 +1,186 @@
+//! Megaflows come, change and go.
+
+use flow::{DP_WORDS, FlowKey, MaskWords, sparse, word};
+use ofproto::program::{DpAction, DpPort, Program};
+
+use super::{Classifier, Cold, Hot, INLINE, MAX_SUBTABLES, Megaflows, Subtable};
+use crate::index::Index;
+
+impl<T> Megaflows<T> {
+    /// Install a megaflow for packets like `key` under `mask`. The mask must have all of
+    /// [`word::META`]; words behind the datapath's are left out. Returns its id.
+    ///
+    /// Past [`MAX_SUBTABLES`] masks, a megaflow with yet another mask matches exactly instead.
+    pub fn insert(
+        &mut self,
+        key: &FlowKey,
+        mask: &FlowKey,
+        program: Program,
+        now: u64,
+        note: T,
+    ) -> u32 {
+        let meta = key.word(word::META);
+        let c = self.classifier_for(meta);
+        let mask = self.mask_for(c, mask);
+        let s = self.subtable_for(c, mask);
+        let sub = &self.subtables[s];
+        let hash = sub.hash(key);
+        let mut values = [0; INLINE];
+        for ((i, m), v) in sub.words.iter().zip(&mut values) {
+            *v = key.word(*i) & m;
+        }
+        let rest = sub.words.iter().skip(INLINE).map(|(i, m)| key.word(*i) & m).collect();
+        let output = single_output(&program);
+        let hot = Hot {
+            values,
+            program,
+            packets: 0,
+            bytes: 0,
+            used: now,
+            output,
+            tcp_flags: 0,
+            subtable: s as u16,
+            live: true,
+            stale: false,
+        };
+        let cold = Cold { hash, rest, note: Some(note) };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.hot[id as usize] = hot;
+                self.cold[id as usize] = cold;
+                id
+            }
+            None => {
+                self.hot.push(hot);
+                self.cold.push(cold);
+                (self.hot.len() - 1) as u32
+            }
+        };
+        let cold = &self.cold;
+        self.subtables[s].index.insert(hash, id, |slot| cold[slot as usize].hash);
+        id
+    }
+
+    fn classifier_for(&mut self, meta: u64) -> usize {
+        if let Some(c) = self.by_meta.get(&meta) {
+            return *c as usize;
+        }
+        let fresh = Classifier::new(meta);
+        // Reuse the place of one that has become empty.
+        let c = match self.classifiers.iter().position(|c| c.order.is_empty()) {
+            Some(c) => {
+                self.by_meta.remove(&self.classifiers[c].meta);
+                self.classifiers[c] = fresh;
+                c
+            }
+            None => {
+                self.classifiers.push(fresh);
+                self.classifiers.len() - 1
+            }
+        };
+        self.by_meta.insert(meta, c as u32);
+        c
+    }
+
+    /// The mask's datapath words without META, or the exact mask if there are too many masks.
+    fn mask_for(&self, c: usize, mask: &FlowKey) -> MaskWords {
+        let mut m = FlowKey::ZERO;
+        for i in sparse::bits(mask.nonzero_map()).filter(|i| *i != word::META && *i < DP_WORDS) {
+            m.set_word(i, mask.word(i));
+        }
+        let m = MaskWords::new(&m);
+        let class = &self.classifiers[c];
+        let known = class.order.iter().any(|s| self.subtables[usize::from(*s)].mask == m);
+        if known || class.order.len() < MAX_SUBTABLES {
+            return m;
+        }
+        let mut exact = FlowKey::ZERO;
+        for i in (0..DP_WORDS).filter(|i| *i != word::META) {
+            exact.set_word(i, u64::MAX);
+        }
+        MaskWords::new(&exact)
+    }
+
+    fn subtable_for(&mut self, c: usize, mask: MaskWords) -> usize {
+        let order = &self.classifiers[c].order;
+        if let Some(s) = order.iter().find(|s| self.subtables[usize::from(**s)].mask == mask) {
+            return usize::from(*s);
+        }
+        let words = mask.iter().collect();
+        let fresh =
+            Subtable { owner: c as u32, words, mask, index: Index::default(), hits: 0, live: true };
+        let s = match self.subtables.iter().position(|s| !s.live) {
+            Some(s) => {
+                self.subtables[s] = fresh;
+                s
+            }
+            None => {
+                self.subtables.push(fresh);
+                self.subtables.len() - 1
+            }
+        };
+        self.classifiers[c].order.push(s as u16);
+        s
+    }
+
+    /// Whether one more megaflow with yet another mask or way in can be had at all: slots of
+    /// subtables are numbered in 16 bits.
+    pub fn has_room_for_mask(&self) -> bool {
+        self.subtables.len() < usize::from(u16::MAX) || self.subtables.iter().any(|s| !s.live)
+    }
+
+    /// Remove a megaflow; its note and last counters (packets, bytes).
+    pub fn remove(&mut self, id: u32) -> Option<(T, u64, u64)> {
+        let hot = &mut self.hot[id as usize];
+        if !hot.live {
+            return None;
+        }
+        hot.live = false;
+        hot.program = self.empty.clone();
+        let counted = (hot.packets, hot.bytes);
+        let s = usize::from(hot.subtable);
+        let cold = &mut self.cold[id as usize];
+        cold.rest = Box::default();
+        let note = cold.note.take();
+        let sub = &mut self.subtables[s];
+        sub.index.remove(cold.hash, id);
+        if sub.index.is_empty() {
+            sub.live = false;
+            let owner = sub.owner as usize;
+            self.classifiers[owner].order.retain(|o| usize::from(*o) != s);
+        }
+        self.free.push(id);
+        note.map(|n| (n, counted.0, counted.1))
+    }
+
+    /// Mark a megaflow stale, if it is live.
+    pub fn mark_stale(&mut self, id: u32) {
+        let hot = &mut self.hot[id as usize];
+        hot.stale = hot.live;
+    }
+
+    /// Whether a translation of the same packet gives the same mask as the megaflow has.
+    pub fn same_mask(&self, id: u32, mask: &FlowKey) -> bool {
+        let s = usize::from(self.hot[id as usize].subtable);
+        let sub = &self.subtables[s];
+        self.mask_for(sub.owner as usize, mask) == sub.mask
+    }
+
+    /// Give a stale megaflow a new program and note (its mask stays right); the old note.
+    pub fn renew(&mut self, id: u32, program: Program, note: T) -> Option<T> {
+        let hot = &mut self.hot[id as usize];
+        hot.stale = false;
+        hot.output = single_output(&program);
+        if *hot.program != *program {
+            hot.program = program;
+        }
+        self.cold[id as usize].note.replace(note)
+    }
+}
+
+fn single_output(program: &[DpAction]) -> DpPort {
+    match program {
+        [DpAction::Output(p)] => *p,
+        _ => DpPort(0),
+    }
+}

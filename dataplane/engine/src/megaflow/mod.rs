@@ -1,0 +1,308 @@
+//! Which megaflow does a packet belong to?
+//!
+//! A megaflow is plain data: the packet fields it looks at (a mask and the values under it), the
+//! action program, and counters. [`Megaflows`] owns one worker's: a slab of [`Hot`] parts, two
+//! cache lines each, which is all that a hit touches; the cold parts beside it; and the lookup
+//! structures over them.
+//!
+//! Lookup, for packets that came the same way (same port and recirculation id: one
+//! [`Classifier`]): the exact-match cache gives a candidate by the hash of the whole key; where it
+//! has none, the classifier probes its subtables, one per distinct mask, most used first. A
+//! candidate is always verified under its own mask. Megaflows of one classifier never disagree:
+//! any that matches is the right one, because translation put every bit it consulted into the
+//! mask. The cache is left out while a classifier answers from its first subtables anyway, and
+//! while it mostly misses.
+//!
+//! A stale megaflow is found but not used: the worker translates again ([`Found::Stale`]).
+//!
+//! Must not know: rules, bridges, ports, how translation works.
+
+mod install;
+mod lookup;
+#[cfg(test)]
+mod tests;
+
+use flow::key::mix;
+use flow::{FlowKey, MaskWords, Match, word};
+use ofproto::program::{DpPort, Program};
+
+use crate::index::{HashCache, Index};
+
+/// Values kept in the hot part; wider masks continue in the cold part.
+const INLINE: usize = 8;
+/// Subtables of one classifier at most: past that, new megaflows match exactly.
+pub const MAX_SUBTABLES: usize = 256;
+/// Packets looked up together at most.
+pub const BURST: usize = 32;
+
+/// The part of a megaflow that a hit touches: two cache lines.
+#[repr(C, align(64))]
+pub struct Hot {
+    /// Values under the mask, in the mask's order; unused ones are 0.
+    values: [u64; INLINE],
+    program: Program,
+    /// Packets that hit.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// When it was hit last, in the worker's ticks (milliseconds).
+    pub used: u64,
+    /// The port, if the program is a single output; 0 otherwise.
+    pub output: DpPort,
+    /// Union of the TCP flags seen.
+    pub tcp_flags: u16,
+    subtable: u16,
+    live: bool,
+    stale: bool,
+}
+
+/// The part that only set-up, sweeping and dumps touch.
+struct Cold<T> {
+    hash: u64,
+    /// Values beyond the inline ones.
+    rest: Box<[u64]>,
+    note: Option<T>,
+}
+
+struct Subtable {
+    /// The classifier that it belongs to.
+    owner: u32,
+    /// (word, mask), in order of the word.
+    words: Box<[(usize, u64)]>,
+    mask: MaskWords,
+    index: Index,
+    hits: u64,
+    live: bool,
+}
+
+impl Subtable {
+    #[inline(always)]
+    fn hash(&self, key: &FlowKey) -> u64 {
+        hash_values(self.words.iter().map(|(i, m)| key.word(*i) & m))
+    }
+}
+
+/// Multiply-add over masked words, folded once at the end: no chain of dependent multiplies.
+#[inline(always)]
+fn hash_values(values: impl Iterator<Item = u64>) -> u64 {
+    let mut acc = 0u64;
+    let mut k = 0x9e37_79b9_7f4a_7c15u64;
+    for v in values {
+        acc = acc.wrapping_add((v ^ v >> 29).wrapping_mul(k));
+        k = k.wrapping_add(0x3c6e_f372_fe94_f82a);
+    }
+    mix(acc, 0xa076_1d64_78bd_642f)
+}
+
+/// The subtables for packets of one way in: one port and recirculation id.
+pub struct Classifier {
+    meta: u64,
+    /// Indices into `Megaflows::subtables`, most used first.
+    order: Vec<u16>,
+    /// Lookups and probes since the last reordering, to decide about the cache.
+    lookups: u64,
+    probes: u64,
+    cache_tries: u64,
+    cache_hits: u64,
+    use_cache: bool,
+    /// Rounds of tuning for which the cache stays off.
+    bypass: u32,
+}
+
+/// What a lookup found for one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This megaflow.
+    Hit(u32),
+    /// This megaflow, but it has to be translated again first.
+    Stale(u32),
+    /// Nothing.
+    Miss,
+}
+
+/// Counters of the lookups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LookupCounters {
+    /// Packets found through the exact-match cache.
+    pub cache_hits: u64,
+    /// Packets found by the classifier.
+    pub classifier_hits: u64,
+    /// Packets found nowhere (or stale).
+    pub misses: u64,
+    /// Subtables probed.
+    pub probes: u64,
+}
+
+/// One worker's megaflows. `T` is what the worker keeps with each (rules, effects).
+pub struct Megaflows<T> {
+    hot: Vec<Hot>,
+    cold: Vec<Cold<T>>,
+    free: Vec<u32>,
+    subtables: Vec<Subtable>,
+    classifiers: Vec<Classifier>,
+    by_meta: std::collections::HashMap<u64, u32, BuildMix>,
+    cache: HashCache,
+    empty: Program,
+    /// Counters since start.
+    pub counters: LookupCounters,
+}
+
+/// A hasher for keys that are already numbers.
+#[derive(Clone, Copy, Default)]
+pub struct BuildMix;
+
+/// See [`BuildMix`].
+pub struct Mix(u64);
+
+impl std::hash::BuildHasher for BuildMix {
+    type Hasher = Mix;
+    fn build_hasher(&self) -> Mix {
+        Mix(0)
+    }
+}
+
+impl std::hash::Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = mix(self.0 ^ u64::from(*b), 0x9e37_79b9_7f4a_7c15);
+        }
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = mix(self.0 ^ v ^ 0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f);
+    }
+    fn write_u32(&mut self, v: u32) {
+        self.write_u64(u64::from(v));
+    }
+}
+
+impl<T> Megaflows<T> {
+    /// An empty set, with an exact-match cache of `cache_buckets` times eight entries.
+    pub fn new(cache_buckets: usize) -> Self {
+        Megaflows {
+            hot: Vec::new(),
+            cold: Vec::new(),
+            free: Vec::new(),
+            subtables: Vec::new(),
+            classifiers: Vec::new(),
+            by_meta: Default::default(),
+            cache: HashCache::new(cache_buckets),
+            empty: Program::from([]),
+            counters: LookupCounters::default(),
+        }
+    }
+
+    /// Megaflows there are.
+    pub fn len(&self) -> usize {
+        self.hot.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Distinct (way in, mask) pairs.
+    pub fn subtable_count(&self) -> usize {
+        self.classifiers.iter().map(|c| c.order.len()).sum()
+    }
+
+    /// The hot part of a megaflow that a lookup or insertion returned.
+    #[inline(always)]
+    pub fn hot(&mut self, id: u32) -> &mut Hot {
+        &mut self.hot[id as usize]
+    }
+
+    /// A live megaflow's note.
+    pub fn note(&mut self, id: u32) -> Option<&mut T> {
+        self.cold.get_mut(id as usize)?.note.as_mut()
+    }
+
+    /// Slots there are, live or not: ids are below this.
+    pub fn slots(&self) -> u32 {
+        self.hot.len() as u32
+    }
+
+    /// Whether the slot holds a megaflow.
+    pub fn is_live(&self, id: u32) -> bool {
+        self.hot.get(id as usize).is_some_and(|h| h.live)
+    }
+
+    /// What a live megaflow matches, with [`word::META`] exact.
+    pub fn matched(&self, id: u32) -> Match {
+        let hot = &self.hot[id as usize];
+        let sub = &self.subtables[usize::from(hot.subtable)];
+        let mut key = FlowKey::ZERO;
+        let values = hot.values.iter().chain(&self.cold[id as usize].rest);
+        for ((i, _), v) in sub.words.iter().zip(values) {
+            key.set_word(*i, *v);
+        }
+        let mut mask = sub.mask.expand();
+        mask.set_word(word::META, u64::MAX);
+        key.set_word(word::META, self.classifiers[sub.owner as usize].meta);
+        Match::new(&key, &mask)
+    }
+
+    /// Once a second or so: order subtables by use and decide which classifiers use the cache.
+    pub fn tune(&mut self) {
+        let Megaflows { classifiers, subtables, .. } = self;
+        for c in classifiers {
+            c.order.sort_by_key(|s| std::cmp::Reverse(subtables[usize::from(*s)].hits));
+            for s in &c.order {
+                subtables[usize::from(*s)].hits /= 2;
+            }
+            c.tune();
+        }
+    }
+}
+
+impl Classifier {
+    fn new(meta: u64) -> Classifier {
+        Classifier {
+            meta,
+            order: Vec::new(),
+            lookups: 0,
+            probes: 0,
+            cache_tries: 0,
+            cache_hits: 0,
+            use_cache: false,
+            bypass: 0,
+        }
+    }
+
+    /// Use the cache where it answers often and saves probes.
+    fn tune(&mut self) {
+        /// Packets that a decision needs to have seen.
+        const ENOUGH: u64 = 4096;
+        /// Rounds without the cache after it mostly missed.
+        const REST: u32 = 8;
+        if self.use_cache && self.cache_tries >= ENOUGH {
+            if self.cache_hits * 10 < self.cache_tries * 3 {
+                self.use_cache = false;
+                self.bypass = REST;
+            }
+        } else if !self.use_cache && self.lookups >= ENOUGH {
+            // On average more than one and a half probes: two cache lines fetched in vain cost
+            // more than the cache's one.
+            let worth = self.probes * 2 > self.lookups * 3;
+            self.use_cache = worth && self.bypass == 0;
+            self.bypass = self.bypass.saturating_sub(1);
+        }
+        (self.lookups, self.probes, self.cache_tries, self.cache_hits) = (0, 0, 0, 0);
+    }
+}
+
+impl Hot {
+    /// Whether it waits to be translated again.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// The action program.
+    #[inline(always)]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+}

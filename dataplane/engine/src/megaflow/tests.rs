@@ -1,0 +1,154 @@
+//! Whatever is installed is found until it is removed, by every way of looking.
+
+use flow::{Field, FlowKey, word};
+use ofproto::program::{DpAction, DpPort, Program};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Fields that the tests' masks look at; each value is a small number, so that packets repeat.
+const FIELDS: [Field; 11] = [
+    Field::EthSrc,
+    Field::NwSrc,
+    Field::NwDst,
+    Field::NwProto,
+    Field::TpDst,
+    Field::Ipv6Src,
+    Field::CtState,
+    Field::CtMark,
+    Field::TunId,
+    Field::ArpSha,
+    Field::Vlan1Tci,
+];
+
+fn packet(meta: u64, values: &[u8]) -> FlowKey {
+    let mut key = FlowKey::ZERO;
+    for (f, v) in FIELDS.iter().zip(values) {
+        key.set(*f, u128::from(*v));
+    }
+    key.set_word(word::META, meta);
+    key
+}
+
+fn mask(fields: u16) -> FlowKey {
+    let mut mask = FlowKey::ZERO;
+    for (i, f) in FIELDS.iter().enumerate().filter(|(i, _)| fields >> i & 1 != 0) {
+        let _ = i;
+        mask.set(*f, f.full());
+    }
+    mask.set_word(word::META, u64::MAX);
+    mask
+}
+
+fn agrees(a: &FlowKey, b: &FlowKey, mask: &FlowKey) -> bool {
+    (0..flow::WORDS).all(|w| (a.word(w) ^ b.word(w)) & mask.word(w) == 0)
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Install(Vec<u8>, u16),
+    Remove(usize),
+    Stale(usize),
+    Tune,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let values = || prop::collection::vec(0u8..3, FIELDS.len());
+    let op = prop_oneof![
+        6 => (values(), 0u16..1 << 11).prop_map(|(v, m)| Op::Install(v, m)),
+        1 => (0usize..100).prop_map(Op::Remove),
+        1 => (0usize..100).prop_map(Op::Stale),
+        1 => Just(Op::Tune),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn lookup_agrees_with_a_list(
+        ops in ops(),
+        packets in prop::collection::vec(prop::collection::vec(0u8..3, FIELDS.len()), 1..BURST),
+        cached in any::<bool>(),
+    ) {
+        let meta = 1 << 32;
+        let mut mega: Megaflows<usize> = Megaflows::new(4);
+        // (id, key, mask, stale)
+        let mut naive: Vec<(u32, FlowKey, FlowKey, bool)> = Vec::new();
+        for op in ops {
+            match op {
+                Op::Install(values, fields) => {
+                    let (key, mask) = (packet(meta, &values), mask(fields));
+                    // Megaflows never disagree, so they must not overlap.
+                    let overlaps = naive.iter().any(|(_, k, m, _)| {
+                        (0..flow::WORDS).all(|w| (k.word(w) ^ key.word(w)) & m.word(w) & mask.word(w) == 0)
+                    });
+                    if !overlaps {
+                        let program = Program::from([DpAction::Output(DpPort(7))]);
+                        let id = mega.insert(&key, &mask, program, 1, naive.len());
+                        naive.push((id, key, mask, false));
+                    }
+                }
+                Op::Remove(i) if !naive.is_empty() => {
+                    let (id, ..) = naive.swap_remove(i % naive.len());
+                    prop_assert!(mega.remove(id).is_some());
+                    prop_assert!(mega.remove(id).is_none());
+                }
+                Op::Stale(i) if !naive.is_empty() => {
+                    let at = i % naive.len();
+                    mega.mark_stale(naive[at].0);
+                    naive[at].3 = true;
+                }
+                Op::Tune => mega.tune(),
+                _ => {}
+            }
+            for c in &mut mega.classifiers {
+                c.use_cache = cached;
+            }
+            let keys: Vec<FlowKey> = packets.iter().map(|v| packet(meta, v)).collect();
+            let mut found = vec![Found::Miss; keys.len()];
+            // Twice: what the first look put into the cache answers the second.
+            for _ in 0..2 {
+                mega.lookup(meta, &keys, &mut found);
+                for (key, found) in keys.iter().zip(&found) {
+                    let want = naive.iter().find(|(_, k, m, _)| agrees(k, key, m));
+                    let want = match want {
+                        None => Found::Miss,
+                        Some((id, _, _, true)) => Found::Stale(*id),
+                        Some((id, ..)) => Found::Hit(*id),
+                    };
+                    prop_assert_eq!(*found, want);
+                }
+            }
+            prop_assert_eq!(mega.len(), naive.len());
+            // Packets that came another way match nothing.
+            let other = packet(meta + 1, &packets[0]);
+            mega.lookup(meta + 1, std::slice::from_ref(&other), &mut found[..1]);
+            prop_assert_eq!(found[0], Found::Miss);
+        }
+        for (id, key, mask, _) in &naive {
+            let m = mega.matched(*id);
+            prop_assert!(m.matches(key));
+            prop_assert_eq!(m.mask_key(), mask.clone());
+        }
+    }
+}
+
+#[test]
+fn past_the_limit_of_masks_megaflows_match_exactly() {
+    let mut mega: Megaflows<()> = Megaflows::new(4);
+    for i in 0..MAX_SUBTABLES as u64 + 50 {
+        let mut key = packet(1 << 32, &[]);
+        key.set_word(word::IPV4, i);
+        let mut mask = FlowKey::ZERO;
+        mask.set_word(word::META, u64::MAX);
+        mask.set_word(word::IPV4, u64::MAX);
+        mask.set_word(word::L4, i + 1);
+        mega.insert(&key, &mask, Program::from([]), 1, ());
+        let mut found = [Found::Miss];
+        mega.lookup(1 << 32, std::slice::from_ref(&key), &mut found);
+        assert!(matches!(found[0], Found::Hit(_)));
+    }
+    assert!(mega.subtable_count() <= MAX_SUBTABLES + 1);
+}
