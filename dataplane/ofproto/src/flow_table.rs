@@ -4,6 +4,7 @@
 //! [`crate::rules`]. A batch works on the version in preparation; if one of it is refused, the
 //! version is what it was before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,10 +12,9 @@ use classifier::Rule as _;
 
 use crate::action::{Action, Learn};
 use crate::flowmod::{Command, FlowFilter, FlowFlags, FlowMod};
-use crate::group::{Group, GroupError};
 use crate::rule::Rule;
 use crate::rules::RuleSpec;
-use crate::snapshot::{Bridge, BridgeId, Change, Dep, TABLES};
+use crate::snapshot::{Bridge, BridgeId, TABLES};
 use crate::switch::Switch;
 use crate::xlate::LearnedFlow;
 
@@ -150,6 +150,41 @@ impl Switch {
         }
     }
 
+    /// Make a bridge's flows exactly these. Flows that are there already as they should be stay, with
+    /// their counters.
+    ///
+    /// # Errors
+    /// The index of the one that was refused, and why; nothing is changed.
+    pub fn replace_flows(
+        &mut self,
+        id: BridgeId,
+        mods: &[FlowMod],
+        now: u64,
+    ) -> Result<Outcome, (usize, FlowModError)> {
+        let before = self.save();
+        let mut outcome = Outcome::default();
+        let wanted: HashSet<_> =
+            mods.iter().map(|m| (m.table.unwrap_or(0), m.priority, &m.matches)).collect();
+        for rule in self.select(id, &FlowFilter::default()) {
+            if !wanted.contains(&(rule.table, rule.priority, &rule.matches)) {
+                self.delete(id, &rule, Reason::Delete, &mut outcome);
+            }
+        }
+        for (i, m) in mods.iter().enumerate() {
+            let known = self.bridge(id).and_then(|b| {
+                b.tables.get(m.table.unwrap_or(0))?.find_exact(&m.matches, m.priority)
+            });
+            if known.is_some_and(|r| m.makes(r)) {
+                continue;
+            }
+            if let Err(e) = self.apply_flow_mod(id, m, now, &mut outcome) {
+                self.restore(before);
+                return Err((i, e));
+            }
+        }
+        Ok(outcome)
+    }
+
     fn add_flow(
         &mut self,
         id: BridgeId,
@@ -217,7 +252,13 @@ impl Switch {
         self.bridge(id).map_or(0, |b| b.tables.iter().map(|(_, t)| t.len()).sum())
     }
 
-    fn delete(&mut self, id: BridgeId, rule: &Rule, reason: Reason, outcome: &mut Outcome) {
+    pub(crate) fn delete(
+        &mut self,
+        id: BridgeId,
+        rule: &Rule,
+        reason: Reason,
+        outcome: &mut Outcome,
+    ) {
         let Some(rule) = self.remove_rule(id, rule) else { return };
         let learns: Vec<Learn> = learns_to_delete(&rule.actions).cloned().collect();
         outcome.removed.push(Removed { rule, reason });
@@ -296,79 +337,7 @@ impl Switch {
         };
         self.add_rule(id, spec, now);
     }
-
-    /// Add a group, or replace the one with its number if `replace`.
-    ///
-    /// # Errors
-    /// [`GroupChange`]: it exists, it does not, or it may not be as it is.
-    pub fn set_group(
-        &mut self,
-        id: BridgeId,
-        group: Group,
-        replace: bool,
-        may_create: bool,
-    ) -> Result<(), GroupChange> {
-        group.check().map_err(GroupChange::Bad)?;
-        let bridge = self.bridge_mut(id).ok_or(GroupChange::NoBridge)?;
-        let number = group.id.0;
-        match (bridge.groups.contains_key(&number), replace) {
-            (true, false) => return Err(GroupChange::Exists(number)),
-            (false, true) if !may_create => return Err(GroupChange::Missing(number)),
-            _ => {}
-        }
-        bridge.groups.insert(number, Arc::new(group));
-        self.changed(Change::Dep(Dep::Group(id, number)));
-        Ok(())
-    }
-
-    /// Remove a group (`None`: all) and the rules that go to it.
-    pub fn remove_group(&mut self, id: BridgeId, number: Option<u32>) -> Outcome {
-        let mut outcome = Outcome::default();
-        let Some(bridge) = self.bridge_mut(id) else { return outcome };
-        let gone: Vec<u32> =
-            bridge.groups.keys().filter(|g| number.is_none_or(|n| n == **g)).copied().collect();
-        for number in gone {
-            if let Some(bridge) = self.bridge_mut(id) {
-                bridge.groups.remove(&number);
-            }
-            self.changed(Change::Dep(Dep::Group(id, number)));
-            let filter = FlowFilter {
-                out_group: Some(crate::action::GroupId(number)),
-                ..FlowFilter::default()
-            };
-            for rule in self.select(id, &filter) {
-                self.delete(id, &rule, Reason::GroupDelete, &mut outcome);
-            }
-        }
-        outcome
-    }
 }
-
-/// Why a group was not changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupChange {
-    /// There is one with that number.
-    Exists(u32),
-    /// There is none with that number.
-    Missing(u32),
-    /// It may not be as it is.
-    Bad(GroupError),
-    /// There is no such bridge.
-    NoBridge,
-}
-
-impl std::fmt::Display for GroupChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            GroupChange::Exists(n) => write!(f, "group {n} exists already"),
-            GroupChange::Missing(n) => write!(f, "group {n} does not exist"),
-            GroupChange::Bad(e) => e.fmt(f),
-            GroupChange::NoBridge => write!(f, "no such bridge"),
-        }
-    }
-}
-
-impl std::error::Error for GroupChange {}
 
 fn missing_group(bridge: &Bridge, actions: &[Action]) -> Option<u32> {
     actions.iter().find_map(|a| match a {
@@ -387,8 +356,10 @@ fn learns_to_delete(actions: &[Action]) -> impl Iterator<Item = &Learn> {
 /// Sort rules as they are listed: by table, priority descending, match.
 pub fn sort_rules(rules: &mut [Arc<Rule>]) {
     rules.sort_by(|a, b| {
-        (a.table, std::cmp::Reverse(a.priority), a.matches())
-            .cmp(&(b.table, std::cmp::Reverse(b.priority), b.matches()))
+        (a.table, std::cmp::Reverse(a.priority), a.matches()).cmp(&(
+            b.table,
+            std::cmp::Reverse(b.priority),
+            b.matches(),
+        ))
     });
 }
-

@@ -6,6 +6,7 @@
 use flow::Match;
 
 use crate::action::{Action, GroupId, OfPort};
+use crate::rule::Rule;
 
 /// The priority of a rule that names none.
 pub const DEFAULT_PRIORITY: u16 = 0x8000;
@@ -136,6 +137,17 @@ impl FlowFilter {
 }
 
 impl FlowMod {
+    /// Whether a rule is as this addition would make it; table, priority and match are for the
+    /// caller to compare.
+    pub fn makes(&self, rule: &Rule) -> bool {
+        rule.cookie == self.new_cookie.unwrap_or(0)
+            && rule.idle_timeout == self.idle_timeout
+            && rule.hard_timeout == self.hard_timeout
+            && rule.importance == self.importance
+            && rule.flags == self.flags.0
+            && rule.actions == self.actions
+    }
+
     /// The rules that a modification or deletion is about.
     pub fn filter(&self) -> FlowFilter {
         FlowFilter {

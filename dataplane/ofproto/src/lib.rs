@@ -9,6 +9,7 @@ pub mod fdb;
 pub mod flow_table;
 pub mod flowmod;
 pub mod group;
+pub mod group_table;
 pub mod matching;
 pub mod mf;
 pub mod program;

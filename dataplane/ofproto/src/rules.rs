@@ -62,7 +62,14 @@ impl Switch {
     }
 
     /// Exchange a rule's actions (and cookie) for others. Counters and age stay.
-    pub fn modify_rule(&mut self, id: BridgeId, old: &Rule, actions: Box<[Action]>, cookie: u64, now: u64) {
+    pub fn modify_rule(
+        &mut self,
+        id: BridgeId,
+        old: &Rule,
+        actions: Box<[Action]>,
+        cookie: u64,
+        now: u64,
+    ) {
         let spec = RuleSpec {
             table: old.table,
             priority: old.priority,

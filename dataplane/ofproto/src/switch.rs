@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::fdb::{Fdb, FdbStats, Touched};
+use crate::group_table::GroupEntry;
 use crate::program::DpPort;
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSettings, Change, Dep, LogNode, OfPort, Port, PortKind, Snapshot,
+    Tables,
 };
 
 /// Past this many changes in one batch, the list says "everything" instead.
@@ -26,6 +28,9 @@ pub(crate) struct BridgeControl {
     pub(crate) has_timeouts: bool,
     pub(crate) fdb: Fdb,
 }
+
+/// What [`Switch::save_tables`] keeps.
+pub struct SavedTables(Vec<(BridgeId, Tables, imbl::HashMap<u32, Arc<GroupEntry>>)>);
 
 /// The configuration in preparation.
 pub struct Switch {
@@ -70,6 +75,22 @@ impl Switch {
     pub(crate) fn restore(&mut self, (next, changes): (Snapshot, usize)) {
         self.next = next;
         self.changes.truncate(changes);
+    }
+
+    /// The tables and groups of all bridges, to come back to. Cheap: nothing is copied.
+    pub fn save_tables(&self) -> SavedTables {
+        let bridges = self.next.bridges.iter().flatten();
+        SavedTables(bridges.map(|b| (b.id, b.tables.clone(), b.groups.clone())).collect())
+    }
+
+    /// Come back to tables and groups. What was changed in between stays noted as changed, which
+    /// costs translations only.
+    pub fn restore_tables(&mut self, saved: SavedTables) {
+        for (id, tables, groups) in saved.0 {
+            if let Some(bridge) = self.bridge_mut(id) {
+                (bridge.tables, bridge.groups) = (tables, groups);
+            }
+        }
     }
 
     fn depends(&mut self, dep: Dep) {
@@ -161,7 +182,8 @@ impl Switch {
             return;
         }
         // Flooding looks at every port's settings, but not at its link.
-        let only_state = old.as_ref().is_some_and(|o| Port { up: port.up, ..(**o).clone() } == port);
+        let only_state =
+            old.as_ref().is_some_and(|o| Port { up: port.up, ..(**o).clone() } == port);
         Arc::make_mut(&mut bridge.ports).insert(number, Arc::new(port));
         let old_dp = old.as_deref().and_then(dp_port);
         if old_dp != dp {

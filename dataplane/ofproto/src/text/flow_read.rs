@@ -71,14 +71,8 @@ pub fn parse_flows(
     ports: &dyn PortNames,
 ) -> Result<Vec<FlowMod>, TextError> {
     let mut out = Vec::new();
-    for line in text.lines() {
-        let line = without_comment(line);
-        let body = line.trim_start_matches(|c: char| u8::try_from(c).is_ok_and(is_separator));
-        // The heading of a listing by `ovs-ofctl`.
-        if body.is_empty() || body.starts_with("NXST_FLOW ") || body.starts_with("OFPST_FLOW ") {
-            continue;
-        }
-        if line.len() > MAX_LINE {
+    for (_, body) in flow_lines(text) {
+        if body.len() > MAX_LINE {
             let fault = Fault::new(body, format_args!("a line has at most {MAX_LINE} bytes"));
             return Err(fault.locate(text));
         }
@@ -86,6 +80,22 @@ pub fn parse_flows(
         out.push(flow(body, command, ports).map_err(|f| f.locate(text))?);
     }
     Ok(out)
+}
+
+/// The lines of a file that are flows, with their numbers from 1.
+fn flow_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().filter_map(|(i, line)| {
+        let line = without_comment(line);
+        let body = line.trim_start_matches(|c: char| u8::try_from(c).is_ok_and(is_separator));
+        // The heading of a listing by `ovs-ofctl`.
+        let heading = body.starts_with("NXST_FLOW ") || body.starts_with("OFPST_FLOW ");
+        (!body.is_empty() && !heading).then_some((i + 1, body))
+    })
+}
+
+/// The line, from 1, and text of the flow of that index in what [`parse_flows`] takes.
+pub fn line_of_flow(text: &str, index: usize) -> Option<(usize, &str)> {
+    flow_lines(text).nth(index)
 }
 
 /// Read which flows a listing is about: a match with `table=`, `cookie=X/MASK`, `out_port=` and

@@ -97,7 +97,7 @@ static FIELDS: LazyLock<HashMap<&'static str, Mf>> = LazyLock::new(|| {
 });
 
 /// The field with that name, alias, or NXM or OXM name.
-pub(crate) fn field_by_name(name: &str) -> Option<Mf> {
+pub fn field_by_name(name: &str) -> Option<Mf> {
     FIELDS.get(name).copied()
 }
 

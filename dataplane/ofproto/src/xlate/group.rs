@@ -6,6 +6,7 @@ use flow::key::mix;
 use super::{Ctx, MAX_DEPTH};
 use crate::action::GroupId;
 use crate::group::{Bucket, Group, GroupType, Selection};
+use crate::group_table::GroupEntry;
 use crate::mf::Subfield;
 use crate::snapshot::Dep;
 
@@ -20,15 +21,16 @@ impl Ctx<'_> {
             return self.drop(Drop::Recursion);
         }
         self.depth += 1;
+        self.out.counters.push(group.stats.clone());
         match group.kind {
-            GroupType::All => group.buckets.iter().for_each(|b| self.bucket(b)),
-            GroupType::Indirect => group.buckets.iter().take(1).for_each(|b| self.bucket(b)),
+            GroupType::All => (0..group.buckets.len()).for_each(|i| self.bucket(&group, i)),
+            GroupType::Indirect => self.bucket(&group, 0),
             GroupType::FastFailover => match self.first_alive(&group, 0) {
-                Some(b) => self.bucket(b),
+                Some(i) => self.bucket(&group, i),
                 None => self.drop(Drop::PortDown),
             },
             GroupType::Select => match self.select(&group) {
-                Some(b) => self.bucket(b),
+                Some(i) => self.bucket(&group, i),
                 None => self.drop(Drop::PortDown),
             },
         }
@@ -36,7 +38,9 @@ impl Ctx<'_> {
     }
 
     /// A bucket's actions, on a packet that is put back as it was.
-    fn bucket(&mut self, bucket: &Bucket) {
+    fn bucket(&mut self, group: &GroupEntry, index: usize) {
+        let Some(bucket) = group.buckets.get(index) else { return };
+        self.out.counters.extend(group.bucket_stats.get(index).cloned());
         self.say(format_args!("bucket {}", bucket.id));
         let saved = self.save();
         let exit = std::mem::replace(&mut self.exit, false);
@@ -47,8 +51,9 @@ impl Ctx<'_> {
         self.restore(saved);
     }
 
-    fn first_alive<'g>(&mut self, group: &'g Group, depth: usize) -> Option<&'g Bucket> {
-        group.buckets.iter().find(|b| self.is_alive(b, depth))
+    /// The index of the first bucket that is alive.
+    fn first_alive(&mut self, group: &Group, depth: usize) -> Option<usize> {
+        group.buckets.iter().position(|b| self.is_alive(b, depth))
     }
 
     /// Whether what the bucket watches is up. A bucket that watches nothing always is.
@@ -69,7 +74,7 @@ impl Ctx<'_> {
 
     /// The bucket with the highest score, a hash of packet and bucket times its weight: packets
     /// of other buckets stay where they are when one comes or goes.
-    fn select<'g>(&mut self, group: &'g Group) -> Option<&'g Bucket> {
+    fn select(&mut self, group: &Group) -> Option<usize> {
         let mut hash = mix(group.selection_param ^ 0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f);
         let mut add = |v: u128| {
             hash = mix(hash ^ v as u64, 0xe703_7ed1_a0b4_28db ^ (v >> 64) as u64);
@@ -88,8 +93,8 @@ impl Ctx<'_> {
         let score = |b: &Bucket| {
             (mix(hash ^ u64::from(b.id), 0x8ebc_6af0_9c88_c6e3) & 0xffff) * u64::from(b.weight)
         };
-        let alive: Vec<&Bucket> =
-            group.buckets.iter().filter(|b| b.weight > 0 && self.is_alive(b, 0)).collect();
-        alive.into_iter().max_by_key(|b| (score(b), b.id))
+        let all = group.buckets.iter().enumerate();
+        let alive = all.filter(|(_, b)| b.weight > 0 && self.is_alive(b, 0));
+        alive.max_by_key(|(_, b)| (score(b), b.id)).map(|(i, _)| i)
     }
 }

@@ -30,9 +30,10 @@ use flow::{Drop, FlowKey, word};
 
 pub use learn::LearnedFlow;
 
+use crate::action::Action;
 use crate::program::{DpAction, DpPort};
 use crate::recirc::Frozen;
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleStats};
 use crate::snapshot::{Bridge, BridgeId, Dep, FdbEntry, OfPort, Port, Snapshot};
 use crate::vlan::Tags;
 
@@ -96,6 +97,8 @@ pub struct Translation {
     pub depends: Vec<Dep>,
     /// Rules that count the packet.
     pub rules: Vec<Arc<Rule>>,
+    /// Groups and buckets that count the packet.
+    pub counters: Vec<Arc<RuleStats>>,
     /// What else follows.
     pub effects: Vec<Effect>,
     /// Why nothing was done, or why a part was cut.
@@ -111,6 +114,7 @@ impl Translation {
         self.visits.clear();
         self.depends.clear();
         self.rules.clear();
+        self.counters.clear();
         self.effects.clear();
         self.drop = None;
         self.last_rule = None;
@@ -136,9 +140,11 @@ pub enum Event<'a> {
         rule: Option<&'a Rule>,
     },
     /// An action is about to be done.
-    Action(&'a crate::action::Action),
+    Action(&'a Action),
     /// Something worth saying.
     Note(std::fmt::Arguments<'a>),
+    /// All is done; the packet's fields as they are now.
+    End(&'a FlowKey),
 }
 
 /// Follows a translation.
@@ -193,6 +199,30 @@ pub fn translate<'a>(
     };
     let mut ctx = Ctx::new(snapshot, bridge, in_port, key, sink, out);
     ctx.enter_bridge();
+    ctx.finish();
+}
+
+/// Translate a packet that begins in a bridge, by one of its ports or by none
+/// ([`OfPort::NONE`], [`OfPort::CONTROLLER`]): for traces and packet-outs. With `actions`, these are
+/// done in place of the tables' rules. `key` has in `in_port` whatever the megaflow is to match.
+pub fn translate_in<'a>(
+    snapshot: &'a Snapshot,
+    (bridge, in_port): (BridgeId, OfPort),
+    key: &FlowKey,
+    actions: Option<&[Action]>,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+    out: &'a mut Translation,
+) {
+    out.clear();
+    let Some(bridge) = snapshot.bridge(bridge) else { return finish_dropped(out, Drop::PortGone) };
+    let mut ctx = Ctx::new(snapshot, bridge, in_port, key, sink, out);
+    match actions {
+        Some(actions) => {
+            ctx.run_actions(actions);
+            ctx.run_action_set();
+        }
+        None => ctx.enter_bridge(),
+    }
     ctx.finish();
 }
 
@@ -339,14 +369,21 @@ impl<'a> Ctx<'a> {
         self.bridge.ports.get(&port)
     }
 
+    /// Whether the packet came by no port: from a controller, or described in a trace.
+    fn is_from_nowhere(&self) -> bool {
+        matches!(self.in_port, OfPort::NONE | OfPort::CONTROLLER)
+    }
+
     fn enter_bridge(&mut self) {
         if self.sink.is_some() {
             let (bridge, in_port, key) = (self.bridge.clone(), self.in_port, self.key.clone());
             self.trace(Event::Bridge { bridge: &bridge, in_port, key: &key });
         }
-        let Some(port) = self.port(self.in_port) else { return self.drop(Drop::PortGone) };
-        if port.no_receive {
-            return self.drop(Drop::PortDown);
+        if !self.is_from_nowhere() {
+            let Some(port) = self.port(self.in_port) else { return self.drop(Drop::PortGone) };
+            if port.no_receive {
+                return self.drop(Drop::PortDown);
+            }
         }
         self.run_table(0);
         self.run_action_set();
@@ -394,7 +431,11 @@ impl<'a> Ctx<'a> {
     }
 
     /// Close the translation: what was not used is dropped, for the reason that was found.
-    fn finish(self) {
+    fn finish(mut self) {
+        if self.sink.is_some() {
+            let key = self.key.clone();
+            self.trace(Event::End(&key));
+        }
         self.out.mask.set_word(word::META, u64::MAX);
         for w in word::METADATA..flow::WORDS {
             self.out.mask.set_word(w, 0);

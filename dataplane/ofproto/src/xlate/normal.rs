@@ -5,8 +5,8 @@ use std::sync::Arc;
 use flow::{Drop, Field};
 
 use super::{Ctx, Effect};
-use crate::snapshot::{Dep, OfPort, Port, fdb_key};
-use crate::vlan::Inside;
+use crate::snapshot::{Dep, OfPort, Port, PortKind, fdb_key};
+use crate::vlan::{Inside, VlanConfig};
 
 /// Bit of an address that says multicast.
 const MULTICAST: u64 = 1 << 40;
@@ -16,10 +16,26 @@ fn is_reserved(mac: u64) -> bool {
     mac & !0xf == 0x0180_c200_0000
 }
 
+/// The port of packets that come by none: a trunk for every VLAN.
+fn nowhere(ofport: OfPort) -> Port {
+    Port {
+        ofport,
+        name: "".into(),
+        kind: PortKind::Patch(None),
+        vlan: VlanConfig::default(),
+        up: true,
+        no_flood: false,
+        no_forward: false,
+        no_receive: false,
+        mtu: 0,
+    }
+}
+
 impl Ctx<'_> {
     pub(super) fn normal(&mut self) {
         self.depend(Dep::Bridge(self.bridge.id));
-        let Some(in_port) = self.port(self.in_port) else {
+        let nowhere = self.is_from_nowhere().then(|| Arc::new(nowhere(self.in_port)));
+        let Some(in_port) = nowhere.as_ref().or_else(|| self.port(self.in_port)) else {
             return self.drop(Drop::PortGone);
         };
         let tags = self.consult_tags();
@@ -35,7 +51,7 @@ impl Ctx<'_> {
         }
         let flood_only = self.bridge.settings.flood_vlans.as_ref();
         let flood_only = flood_only.is_some_and(|v| v.contains(vlan));
-        if src & MULTICAST == 0 && !flood_only {
+        if src & MULTICAST == 0 && !flood_only && nowhere.is_none() {
             self.learn_mac(vlan, src);
         }
         if dst & MULTICAST != 0 || flood_only {
