@@ -215,5 +215,5 @@ impl Drop for Guard<'_> {
 #[cold]
 pub(crate) fn wait(spins: &mut u32) {
     *spins += 1;
-    if *spins % 64 == 0 { yield_now() } else { spin_loop() }
+    if spins.is_multiple_of(64) { yield_now() } else { spin_loop() }
 }

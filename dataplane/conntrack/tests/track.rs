@@ -113,7 +113,7 @@ fn errors_are_related_to_what_they_quote() {
         commit(&t, 0, &out);
         let error = icmp(b, a, ty, 3, 0, &quote_of(&out, 8));
         assert_eq!(state(track(&t, 0, &error)), "rel|rpl|trk");
-        assert_eq!(only(&t, 0).seen_reply, false, "an error is no answer");
+        assert!(!only(&t, 0).seen_reply, "an error is no answer");
         let router = icmp(c, a, ty, 0, 0, &quote_of(&out, 8));
         assert_eq!(state(track(&t, 0, &router)), "rel|rpl|trk", "from anybody on the way");
         let astray = icmp(b, c, ty, 0, 0, &quote_of(&out, 8));

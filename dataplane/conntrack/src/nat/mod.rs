@@ -31,7 +31,8 @@ impl NatEdit {
 
     #[inline(always)]
     pub(crate) fn new(to: Tuple, src: bool, dst: bool, quote: bool) -> NatEdit {
-        let what = u8::from(src) * SRC | u8::from(dst) * DST | u8::from(quote) * QUOTE;
+        let bit = |set, bit| if set { bit } else { 0 };
+        let what = bit(src, SRC) | bit(dst, DST) | bit(quote, QUOTE);
         NatEdit { to, what }
     }
 
