@@ -27,7 +27,7 @@ pub struct Results {
 pub struct Line {
     pub row: String,
     pub peer: String,
-    /// What `mpps` and `peer_mpps` are in: `Mpps`, or `Gbit/s` for TCP.
+    /// What `mpps` and `peer_mpps` are in: `Mpps`, `Gbit/s` for TCP, `MiB` for memory.
     pub unit: &'static str,
     /// The switch's rate, median of the rounds; none when it was not measured.
     pub mpps: Option<f64>,
