@@ -100,11 +100,20 @@ impl Talk {
         h.last.map(|s| Sent { ack: h.got, ..s })
     }
 
-    /// What no host has sent.
-    pub fn forged(&self, reply: bool, len: i64, seq_off: i64, ack_off: i64) -> Sent {
-        let next = self.hosts[usize::from(reply)].next;
-        let mut s = self.make(reply, ACK, next + seq_off, len.max(1));
-        s.ack += ack_off;
+    /// What no host has sent: off by so much from a number that matters.
+    pub fn forged(&self, reply: bool, len: i64, which: u8, seq_off: i64, ack_off: i64) -> Sent {
+        let (me, other) = (&self.sides[usize::from(reply)], &self.sides[usize::from(!reply)]);
+        let len = len.max(1);
+        let from = match which % 3 {
+            0 => self.hosts[usize::from(reply)].next,
+            1 => me.allowed,
+            _ => me.end - other.window - len,
+        };
+        let mut s = self.make(reply, ACK, from + seq_off, len);
+        s.ack = match which % 2 {
+            0 => other.end,
+            _ => other.end - me.window.max(66_000),
+        } + ack_off;
         s
     }
 
