@@ -14,42 +14,44 @@ use crate::verdict::Verdict;
 pub const BURST: usize = 32;
 
 impl Tracker {
-    /// [`Tracker::track`] for each of up to [`BURST`] packets; more are treated in several
-    /// rounds. Verdicts are appended to `out`, in the order of the packets.
+    /// [`Tracker::track`] for each of the packets, whose verdicts go to the same places of `out`.
+    /// Up to [`BURST`] packets are under way together.
+    ///
+    /// # Panics
+    /// If `out` is shorter than the packets are many.
     pub fn track_burst<'a>(
         &self,
         now: Millis,
-        inputs: impl ExactSizeIterator<Item = Input<'a>>,
+        mut inputs: impl ExactSizeIterator<Item = Input<'a>>,
         nat: bool,
-        mut each: impl FnMut(usize, Verdict),
+        mut out: &mut [Verdict],
     ) {
-        let mut inputs = inputs.enumerate();
-        let mut first = 0;
+        assert!(inputs.len() <= out.len(), "a place for each packet's verdict");
+        let mut batch = [const { None }; BURST];
         loop {
-            let mut batch: [Option<(Result<Seen, Invalid>, u64)>; BURST] = [const { None }; BURST];
             let mut n = 0;
-            for (_, input) in inputs.by_ref().take(BURST) {
+            for (slot, input) in batch.iter_mut().zip(inputs.by_ref().take(BURST)) {
                 let seen = read(&input);
                 let hash = seen.as_ref().map_or(0, |s| s.tuple.hash(self.seed));
                 if seen.is_ok() {
                     self.index.prefetch(hash);
                 }
-                batch[n] = Some((seen, hash));
+                *slot = Some((seen, hash));
                 n += 1;
             }
+            let (now_out, later) = std::mem::take(&mut out).split_at_mut(n);
+            out = later;
             if n == 0 {
                 return;
             }
             self.prefetch_entries(&batch[..n]);
-            for (i, slot) in batch[..n].iter().enumerate() {
-                let verdict = match slot {
-                    Some((Ok(seen), _)) => self.conclude(seen, self.find(now, seen, nat)),
-                    Some((Err(why), _)) => self.invalid(i as u64, *why),
-                    None => Verdict::INVALID,
-                };
-                each(first + i, verdict);
+            for (i, (slot, v)) in batch.iter().zip(now_out).enumerate() {
+                match slot {
+                    Some((Ok(seen), hash)) => self.conclude(now, seen, *hash, nat, v),
+                    Some((Err(why), _)) => *v = self.invalid(i as u64, *why),
+                    None => *v = Verdict::INVALID,
+                }
             }
-            first += n;
         }
     }
 

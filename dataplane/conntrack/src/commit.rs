@@ -96,20 +96,22 @@ impl Tracker {
                 Err(why) => return Ok(self.invalid(u64::from(input.zone), why)),
             },
         };
+        let hash = seen.tuple.hash(self.seed);
+        let mut v = Verdict::default();
         let mut patience = 0;
         loop {
-            match self.find(now, &seen, nat) {
-                Found::Conn(v) if args.force && v.conn.reply() && !v.conn.related() => {
+            match self.find(now, &seen, hash, nat, &mut v) {
+                Found::Conn if args.force && v.conn.reply() && !v.conn.related() => {
                     self.replace(v.conn);
                 }
-                Found::Conn(v) => return Ok(self.set_fields(v, args)),
-                Found::Invalid(why) => return Ok(self.invalid(seen.tuple.ports, why)),
+                Found::Conn => return Ok(self.set_fields(v, args)),
+                Found::Invalid(why) => return Ok(self.invalid(hash, why)),
                 Found::Nothing => {}
             }
             if let Err(why) = self.may_begin(&seen) {
-                return Ok(self.invalid(seen.tuple.ports, why));
+                return Ok(self.invalid(hash, why));
             }
-            match self.create(now, &seen, args, random) {
+            match self.create(now, &seen, hash, args, random) {
                 Ok(v) => return Ok(v),
                 Err(Failure::Drop(why)) => return Err(why),
                 Err(Failure::Lost) if patience < PATIENCE => wait(&mut patience),
@@ -126,12 +128,13 @@ impl Tracker {
         let id = prior.id().filter(|id| (*id as usize) < self.pool.capacity())?;
         let e = self.pool.entry(id);
         let place = Place { id, reply: prior.reply() };
+        let mut v = Verdict::default();
         loop {
             let m = e.meta.read();
             if !m.is_live() || m.generation() != prior.generation() {
                 return None;
             }
-            let v = self.verdict(e, place, m, prior.related(), nat);
+            self.verdict(e, place, m, prior.related(), nat, &mut v);
             let expired = e.is_expired(now);
             if e.meta.unchanged(m) {
                 return (v.orig.zone() == zone && !expired).then_some(v);
@@ -180,10 +183,11 @@ impl Tracker {
         &self,
         now: Millis,
         seen: &Seen,
+        hash: u64,
         args: &Commit,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Verdict, Failure> {
-        let (zone, hash) = (seen.tuple.zone(), seen.tuple.hash(self.seed));
+        let zone = seen.tuple.zone();
         if !self.zones.take(zone) {
             // Some of the zone's connections may be over and not swept yet.
             self.sweep(now, 256);
@@ -377,7 +381,8 @@ impl Tracker {
         status |= u64::from(policy) << bit::POLICY_SHIFT;
         // Read while nobody else can find the connection.
         let m = reserved.live(status);
-        let v = self.verdict(e, Place { id, reply: false }, m, false, args.nat != Nat::No);
+        let (mut v, place) = (Verdict::default(), Place { id, reply: false });
+        self.verdict(e, place, m, false, args.nat != Nat::No, &mut v);
         e.meta.publish(m);
         self.counters.count(u64::from(id), Event::Inserted);
         v

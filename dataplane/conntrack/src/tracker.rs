@@ -59,9 +59,10 @@ pub struct Tracker {
 }
 
 /// What a lookup found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// The packet's connection, followed.
-    Conn(Verdict),
+    /// The packet's connection, followed; the verdict is written.
+    Conn,
     /// No connection.
     Nothing,
     Invalid(Invalid),
@@ -101,22 +102,26 @@ impl Tracker {
     /// comes back as `+inv` and unchanged.
     #[inline]
     pub fn track(&self, now: Millis, input: &Input<'_>, nat: bool) -> Verdict {
+        let mut v = Verdict::default();
         match read(input) {
-            Ok(seen) => self.conclude(&seen, self.find(now, &seen, nat)),
-            Err(why) => self.invalid(u64::from(input.zone), why),
+            Ok(seen) => self.conclude(now, &seen, seen.tuple.hash(self.seed), nat, &mut v),
+            Err(why) => v = self.invalid(u64::from(input.zone), why),
         }
+        v
     }
 
-    /// The verdict for what a lookup found.
-    #[inline]
-    pub(crate) fn conclude(&self, seen: &Seen, found: Found) -> Verdict {
-        match found {
-            Found::Conn(v) => v,
-            Found::Nothing => match self.may_begin(seen) {
-                Ok(()) => Verdict::new(&seen.tuple),
-                Err(why) => self.invalid(seen.tuple.ports, why),
-            },
-            Found::Invalid(why) => self.invalid(seen.tuple.ports, why),
+    /// The verdict for a packet that was read.
+    #[inline(always)]
+    pub(crate) fn conclude(&self, now: Millis, seen: &Seen, hash: u64, nat: bool, v: &mut Verdict) {
+        match self.find(now, seen, hash, nat, v) {
+            Found::Conn => {}
+            Found::Nothing => {
+                *v = match self.may_begin(seen) {
+                    Ok(()) => Verdict::new(&seen.tuple),
+                    Err(why) => self.invalid(hash, why),
+                };
+            }
+            Found::Invalid(why) => *v = self.invalid(hash, why),
         }
     }
 
@@ -137,13 +142,19 @@ impl Tracker {
     }
 
     /// Find a packet's connection and follow it.
-    #[inline]
-    pub(crate) fn find(&self, now: Millis, seen: &Seen, nat: bool) -> Found {
-        let hash = seen.tuple.hash(self.seed);
+    #[inline(always)]
+    pub(crate) fn find(
+        &self,
+        now: Millis,
+        seen: &Seen,
+        hash: u64,
+        nat: bool,
+        v: &mut Verdict,
+    ) -> Found {
         loop {
             let found = self.index.find(hash, |place| self.matching(now, place, &seen.tuple));
             let Some((place, m)) = found else { return Found::Nothing };
-            if let Some(found) = self.follow(now, seen, place, m, nat) {
+            if let Some(found) = self.follow(now, seen, place, m, nat, v) {
                 return found;
             }
             // It ended, or changed while it was read: look again.
@@ -173,23 +184,19 @@ impl Tracker {
         place: Place,
         m: Snapshot,
         nat: bool,
+        v: &mut Verdict,
     ) -> Option<Found> {
         let e = self.pool.entry(place.id);
-        match &seen.kind {
-            Kind::Tcp(s) => self.follow_tcp(now, e, place, m, s, nat),
-            Kind::Error => {
-                let v = self.read_verdict(e, place, m, true, nat)?;
-                Some(Found::Conn(v))
-            }
-            kind => {
-                let m = self.refresh(now, e, place, m, kind)?;
-                let v = self.read_verdict(e, place, m, false, nat)?;
-                Some(Found::Conn(v))
-            }
-        }
+        let (m, related) = match &seen.kind {
+            Kind::Tcp(s) => return self.follow_tcp(now, e, place, m, s, nat, v),
+            Kind::Error => (m, true),
+            kind => (self.refresh(now, e, place, m, kind)?, false),
+        };
+        self.read_verdict(e, place, m, related, nat, v).then_some(Found::Conn)
     }
 
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // One caller, inlined.
     fn follow_tcp(
         &self,
         now: Millis,
@@ -198,6 +205,7 @@ impl Tracker {
         m: Snapshot,
         s: &Segment,
         nat: bool,
+        v: &mut Verdict,
     ) -> Option<Found> {
         let mut g = e.meta.lock(m)?;
         let mut tcp = Tcp::unpack(&e.tcp_words());
@@ -226,13 +234,13 @@ impl Tracker {
                 e.set_expires(now.plus(self.timeouts.millis(m.policy(), lifetime)));
             }
         }
-        let v = self.verdict(e, place, g.snapshot(), false, nat);
+        self.verdict(e, place, g.snapshot(), false, nat, v);
         if outcome == Outcome::Over {
             g.kill();
             self.bury(place.id);
             self.counters.count(u64::from(place.id), Event::Closed);
         }
-        Some(Found::Conn(v))
+        Some(Found::Conn)
     }
 
     /// Renew the time of a connection that is not TCP, and note what the packet says of it.
@@ -276,7 +284,8 @@ impl Tracker {
         Some(m)
     }
 
-    /// The verdict for a packet of the connection, read without the lock.
+    /// Write the verdict for a packet of the connection, read without the lock. Whether it still
+    /// was that connection, and nothing changed meanwhile.
     #[inline(always)]
     pub(crate) fn read_verdict(
         &self,
@@ -285,16 +294,17 @@ impl Tracker {
         seen: Snapshot,
         related: bool,
         nat: bool,
-    ) -> Option<Verdict> {
+        v: &mut Verdict,
+    ) -> bool {
         let m = e.meta.read();
         if !m.same_connection(seen) {
-            return None;
+            return false;
         }
-        let v = self.verdict(e, place, m, related, nat);
-        e.meta.unchanged(m).then_some(v)
+        self.verdict(e, place, m, related, nat, v);
+        e.meta.unchanged(m)
     }
 
-    /// The verdict for a packet of the connection as it is.
+    /// Write the verdict for a packet of the connection as it is.
     #[inline(always)]
     pub(crate) fn verdict(
         &self,
@@ -303,7 +313,8 @@ impl Tracker {
         m: Snapshot,
         related: bool,
         nat: bool,
-    ) -> Verdict {
+        v: &mut Verdict,
+    ) {
         let reply = place.reply;
         let mut state = CtState::TRK;
         if related {
@@ -316,13 +327,13 @@ impl Tracker {
         if reply {
             state = state.and(CtState::RPL);
         }
-        let orig = e.tuple(false);
-        let mut edit = NatEdit::NONE;
+        v.orig = e.tuple(false);
+        v.nat = NatEdit::NONE;
         if nat && m.has(bit::SNAT | bit::DNAT) {
             let (s, d) = (m.has(bit::SNAT), m.has(bit::DNAT));
             let (src, dst) = if reply { (d, s) } else { (s, d) };
-            let to = if reply { orig.inverse() } else { e.tuple(true).inverse() };
-            edit = NatEdit::new(to, src, dst, related);
+            let to = if reply { v.orig.inverse() } else { e.tuple(true).inverse() };
+            v.nat = NatEdit::new(to, src, dst, related);
             if src {
                 state = state.and(CtState::SNAT);
             }
@@ -330,14 +341,10 @@ impl Tracker {
                 state = state.and(CtState::DNAT);
             }
         }
-        Verdict {
-            state,
-            mark: e.mark(),
-            label: e.label(m),
-            orig,
-            nat: edit,
-            conn: ConnRef::new(place.id, m.generation(), reply, related),
-        }
+        v.state = state;
+        v.mark = e.mark();
+        v.label = e.label(m);
+        v.conn = ConnRef::new(place.id, m.generation(), reply, related);
     }
 
     /// Take a connection apart that [`crate::meta::Guard::kill`] has ended.

@@ -383,13 +383,9 @@ fn bursts_say_what_single_packets_say() {
     for f in frames.iter().step_by(3) {
         commit(&t, 0, f);
     }
-    let mut got = Vec::new();
+    let mut got = vec![conntrack::Verdict::default(); frames.len()];
     let inputs: Vec<_> = frames.iter().map(|f| input(1, f)).collect();
-    t.track_burst(Millis(0), inputs.into_iter(), true, |i, v| {
-        assert_eq!(i, got.len());
-        got.push(v);
-    });
-    assert_eq!(got.len(), frames.len());
+    t.track_burst(Millis(0), inputs.into_iter(), true, &mut got);
     for (f, v) in frames.iter().zip(&got) {
         assert_eq!(*v, track(&t, 0, f));
     }
