@@ -5,9 +5,9 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value as Json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::command::Command;
 use crate::config::Config;
 use crate::error::CtlError;
 
@@ -29,23 +29,38 @@ pub trait Backend {
         restore: bool,
     ) -> Result<Vec<String>, CtlError>;
 
-    /// Would [`Backend::call`] take these parameters? Asked of every runtime command of a transaction
-    /// before anything is changed; `config` is what the configuration will be where the command stands.
-    /// The bridge that a command names exists in `config`.
-    fn check(&self, config: &Config, method: &str, params: &Json) -> Result<(), CtlError> {
-        let _ = (config, method, params);
+    /// Would [`Backend::call`] take this? Asked of every runtime command of a transaction before
+    /// anything is changed; `config` is what the configuration will be where the command stands. The
+    /// bridge that a command names exists in `config`.
+    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
+        let _ = (config, command);
         Ok(())
     }
 
-    /// Answers a runtime command: `show` (a [`crate::report::Running`]), `fdb-show`, `fdb-flush`,
-    /// `fdb-stats`, `dump-ports`, `drops`, `dump-megaflows`, `workers`, with the fields of the
-    /// [`crate::Command`] as `params`. The answer is one of [`crate::report`]'s types, by [`answer`].
-    fn call(
-        &mut self,
-        config: &Config,
-        method: &str,
-        params: &Json,
-    ) -> Result<Box<RawValue>, CtlError>;
+    /// The runtime commands of a transaction follow, then [`Backend::end`].
+    fn begin(&mut self) {}
+
+    /// Answers a runtime command (for `show` with a [`crate::report::Running`]) by one of
+    /// [`crate::report`]'s types, through [`answer`]. What it changes of flows and groups may wait for
+    /// [`Backend::end`] to be in force.
+    fn call(&mut self, config: &Config, command: &Command) -> Result<Box<RawValue>, CtlError>;
+
+    /// The runtime commands are through: what they changed of flows and groups is in force when this
+    /// returns, or, without `keep`, is as it was before [`Backend::begin`].
+    fn end(&mut self, keep: bool) -> Result<(), CtlError> {
+        let _ = keep;
+        Ok(())
+    }
+
+    /// The bridges that somebody monitors, from now on.
+    fn monitor(&mut self, bridges: &[String]) {
+        let _ = bridges;
+    }
+
+    /// Events of monitored bridges, with the bridge's name, that came since the last call.
+    fn take_events(&mut self) -> Vec<(String, Box<RawValue>)> {
+        Vec::new()
+    }
 
     /// Periodic work, and what the workers and the kernel have to tell. Called when one of
     /// [`Backend::wake_fds`] is readable, when the time that it gave is over, and after every change.

@@ -58,6 +58,8 @@ struct Reply {
 
 #[derive(Deserialize)]
 struct EventParams {
+    #[serde(default)]
+    lost: u64,
     event: Box<RawValue>,
 }
 
@@ -84,7 +86,7 @@ impl Connection {
 
     /// Carries out a transaction.
     pub fn transact(&mut self, commands: &[Command]) -> Result<Outcome, Failure> {
-        let raw = self.call(TRANSACT, &json!({"commands": commands}), |_| {})?;
+        let raw = self.call(TRANSACT, &json!({"commands": commands}), |_, _| {})?;
         let outcome: Outcome = serde_json::from_str(raw.get())
             .map_err(|e| CtlError::protocol(format!("the daemon's answer cannot be read: {e}")))?;
         if outcome.results.len() != commands.len() {
@@ -95,12 +97,13 @@ impl Connection {
         Ok(outcome)
     }
 
-    /// Sends one request and waits for its reply; events before it go to `on_event`.
+    /// Sends one request and waits for its reply; events before it go to `on_event`,
+    /// with how many were lost before each.
     pub fn call(
         &mut self,
         method: &str,
         params: &Json,
-        mut on_event: impl FnMut(&RawValue),
+        mut on_event: impl FnMut(u64, &RawValue),
     ) -> Result<Box<RawValue>, Failure> {
         self.last_id += 1;
         let id = self.last_id;
@@ -119,7 +122,7 @@ impl Connection {
             })?;
             if reply.method.is_some() {
                 if let Some(params) = reply.params {
-                    on_event(&params.event);
+                    on_event(params.lost, &params.event);
                 }
                 continue;
             }

@@ -6,6 +6,8 @@
 //! [`crate::backend::Backend`]. A new command is a variant here with its row in [`NAMES`] and
 //! [`Command::kind`], a subcommand in `cli::args` and a rendering in `cli::render`.
 
+mod text;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -114,11 +116,133 @@ pub enum Command {
         #[serde(default)]
         port: Option<String>,
     },
-    Drops {},
+    Drops {
+        /// With the latest dropped packets of each reason.
+        #[serde(default)]
+        why: bool,
+    },
     DumpMegaflows {
         /// At most so many megaflows, the busiest first; all when absent.
         #[serde(default)]
         limit: Option<u64>,
+    },
+    /// Adds or replaces one flow, in `ovs-ofctl(8)`'s text.
+    AddFlow {
+        bridge: String,
+        flow: String,
+    },
+    /// Adds, changes or removes flows, one a line, all or none.
+    AddFlows {
+        bridge: String,
+        flows: String,
+    },
+    ModFlows {
+        bridge: String,
+        flow: String,
+        #[serde(default)]
+        strict: bool,
+    },
+    DelFlows {
+        bridge: String,
+        /// Which ones; all when absent.
+        #[serde(default, rename = "match")]
+        matches: Option<String>,
+        #[serde(default)]
+        strict: bool,
+    },
+    /// Makes the bridge's flows those of the text; flows that stay keep their counters.
+    ReplaceFlows {
+        bridge: String,
+        flows: String,
+    },
+    DiffFlows {
+        bridge: String,
+        flows: String,
+    },
+    DumpFlows {
+        bridge: String,
+        #[serde(default, rename = "match")]
+        matches: Option<String>,
+        /// Ports by name.
+        #[serde(default)]
+        names: bool,
+        #[serde(default)]
+        no_stats: bool,
+        /// Fields to sort by, `priority` among them; a `-` before one turns its order.
+        #[serde(default)]
+        sort: Vec<String>,
+    },
+    DumpTables {
+        bridge: String,
+    },
+    DumpAggregate {
+        bridge: String,
+        #[serde(default, rename = "match")]
+        matches: Option<String>,
+    },
+    AddGroup {
+        bridge: String,
+        group: String,
+    },
+    /// Adds or changes groups, one a line, all or none.
+    AddGroups {
+        bridge: String,
+        groups: String,
+    },
+    ModGroup {
+        bridge: String,
+        group: String,
+        #[serde(default)]
+        may_create: bool,
+    },
+    DelGroups {
+        bridge: String,
+        /// Which one; all when absent.
+        #[serde(default)]
+        group: Option<String>,
+    },
+    InsertBuckets {
+        bridge: String,
+        group: String,
+    },
+    RemoveBuckets {
+        bridge: String,
+        group: String,
+    },
+    DumpGroups {
+        bridge: String,
+        #[serde(default)]
+        group: Option<String>,
+        #[serde(default)]
+        names: bool,
+    },
+    DumpGroupStats {
+        bridge: String,
+        #[serde(default)]
+        group: Option<String>,
+    },
+    PacketOut {
+        bridge: String,
+        in_port: String,
+        actions: String,
+        /// In hexadecimal.
+        packet: String,
+    },
+    /// What would happen to a packet.
+    Trace {
+        bridge: String,
+        /// Its fields; with `packets` only the metadata among them counts, such as `in_port`.
+        #[serde(default)]
+        flow: Option<String>,
+        /// Frames in hexadecimal.
+        #[serde(default)]
+        packets: Vec<String>,
+        /// `ct_state` after each `ct()`, such as `trk,new`, in order.
+        #[serde(default)]
+        ct_next: Vec<String>,
+        /// Send the packet for real.
+        #[serde(default)]
+        generate: bool,
     },
     Workers {},
     Version {},
@@ -161,6 +285,25 @@ pub const NAMES: &[&str] = &[
     "dump-ports",
     "drops",
     "dump-megaflows",
+    "add-flow",
+    "add-flows",
+    "mod-flows",
+    "del-flows",
+    "replace-flows",
+    "diff-flows",
+    "dump-flows",
+    "dump-tables",
+    "dump-aggregate",
+    "add-group",
+    "add-groups",
+    "mod-group",
+    "del-groups",
+    "insert-buckets",
+    "remove-buckets",
+    "dump-groups",
+    "dump-group-stats",
+    "packet-out",
+    "trace",
     "workers",
     "version",
     "log-level",
@@ -185,8 +328,27 @@ impl Command {
             | Self::FdbFlush { .. }
             | Self::FdbStats { .. }
             | Self::DumpPorts { .. }
-            | Self::Drops {}
+            | Self::Drops { .. }
             | Self::DumpMegaflows { .. }
+            | Self::AddFlow { .. }
+            | Self::AddFlows { .. }
+            | Self::ModFlows { .. }
+            | Self::DelFlows { .. }
+            | Self::ReplaceFlows { .. }
+            | Self::DiffFlows { .. }
+            | Self::DumpFlows { .. }
+            | Self::DumpTables { .. }
+            | Self::DumpAggregate { .. }
+            | Self::AddGroup { .. }
+            | Self::AddGroups { .. }
+            | Self::ModGroup { .. }
+            | Self::DelGroups { .. }
+            | Self::InsertBuckets { .. }
+            | Self::RemoveBuckets { .. }
+            | Self::DumpGroups { .. }
+            | Self::DumpGroupStats { .. }
+            | Self::PacketOut { .. }
+            | Self::Trace { .. }
             | Self::Workers {} => Kind::Runtime,
         }
     }
@@ -197,7 +359,26 @@ impl Command {
             Self::FdbShow { bridge }
             | Self::FdbFlush { bridge }
             | Self::FdbStats { bridge }
-            | Self::DumpPorts { bridge, .. } => Some(bridge),
+            | Self::DumpPorts { bridge, .. }
+            | Self::AddFlow { bridge, .. }
+            | Self::AddFlows { bridge, .. }
+            | Self::ModFlows { bridge, .. }
+            | Self::DelFlows { bridge, .. }
+            | Self::ReplaceFlows { bridge, .. }
+            | Self::DiffFlows { bridge, .. }
+            | Self::DumpFlows { bridge, .. }
+            | Self::DumpTables { bridge }
+            | Self::DumpAggregate { bridge, .. }
+            | Self::AddGroup { bridge, .. }
+            | Self::AddGroups { bridge, .. }
+            | Self::ModGroup { bridge, .. }
+            | Self::DelGroups { bridge, .. }
+            | Self::InsertBuckets { bridge, .. }
+            | Self::RemoveBuckets { bridge, .. }
+            | Self::DumpGroups { bridge, .. }
+            | Self::DumpGroupStats { bridge, .. }
+            | Self::PacketOut { bridge, .. }
+            | Self::Trace { bridge, .. } => Some(bridge),
             Self::Show { bridge } => bridge.as_deref(),
             _ => None,
         }
@@ -227,98 +408,6 @@ impl Command {
             return Err(error.suggest(&name, NAMES.iter().copied()));
         }
         serde_json::from_value(json).map_err(|e| CtlError::protocol(format!("{name}: {e}")))
-    }
-
-    /// The command as it would be typed, for messages.
-    pub fn text(&self) -> String {
-        let mut words = Words(Vec::new());
-        match self {
-            Self::AddBr { bridge, settings, may_exist } => {
-                words.flag("--may-exist", *may_exist).word("add-br").word(bridge).list(settings);
-            }
-            Self::DelBr { bridge, if_exists } => {
-                words.flag("--if-exists", *if_exists).word("del-br").word(bridge);
-            }
-            Self::AddPort { bridge, port, settings, may_exist } => {
-                words.flag("--may-exist", *may_exist).word("add-port").word(bridge).word(port);
-                words.list(settings);
-            }
-            Self::DelPort { bridge, port, if_exists } => {
-                words.flag("--if-exists", *if_exists).word("del-port");
-                words.list(bridge.as_slice()).word(port);
-            }
-            Self::BrExists { bridge } => {
-                words.word("br-exists").word(bridge);
-            }
-            Self::ListPorts { bridge } => {
-                words.word("list-ports").word(bridge);
-            }
-            Self::PortToBr { port } => {
-                words.word("port-to-br").word(port);
-            }
-            Self::Set { record, name, settings, if_exists } => {
-                words.flag("--if-exists", *if_exists).word("set").word(record.as_str());
-                words.word(name).list(settings);
-            }
-            Self::Get { record, name, columns, if_exists } => {
-                words.flag("--if-exists", *if_exists).word("get").word(record.as_str());
-                words.word(name).list(columns);
-            }
-            Self::Clear { record, name, columns, if_exists } => {
-                words.flag("--if-exists", *if_exists).word("clear").word(record.as_str());
-                words.word(name).list(columns);
-            }
-            Self::Show { bridge } => {
-                words.word("show").list(bridge.as_slice());
-            }
-            Self::FdbShow { bridge } => {
-                words.word("fdb show").word(bridge);
-            }
-            Self::FdbFlush { bridge } => {
-                words.word("fdb flush").word(bridge);
-            }
-            Self::FdbStats { bridge } => {
-                words.word("fdb stats").word(bridge);
-            }
-            Self::DumpPorts { bridge, port } => {
-                words.word("dump-ports").word(bridge).list(port.as_slice());
-            }
-            Self::LogLevel { level } => {
-                words.word("log-level").list(level.as_slice());
-            }
-            Self::ListBr {} => drop(words.word("list-br")),
-            Self::Drops {} => drop(words.word("drops")),
-            Self::DumpMegaflows { .. } => drop(words.word("dump-megaflows")),
-            Self::Workers {} => drop(words.word("workers")),
-            Self::Version {} => drop(words.word("version")),
-        }
-        words.0.join(" ")
-    }
-}
-
-/// Collects the words of [`Command::text`].
-struct Words(Vec<String>);
-
-impl Words {
-    fn word(&mut self, word: &str) -> &mut Self {
-        let plain = |c: char| c.is_ascii_graphic() && !"\"'\\$`".contains(c);
-        if !word.is_empty() && (word.starts_with("fdb ") || word.chars().all(plain)) {
-            self.0.push(word.to_owned());
-        } else {
-            self.0.push(quoted(word));
-        }
-        self
-    }
-
-    fn flag(&mut self, name: &str, given: bool) -> &mut Self {
-        if given { self.word(name) } else { self }
-    }
-
-    fn list(&mut self, words: &[String]) -> &mut Self {
-        for word in words {
-            self.word(word);
-        }
-        self
     }
 }
 

@@ -23,6 +23,7 @@ use crate::notify::notify;
 use crate::options::{DaemonOptions, SOCKET};
 use crate::rpc::{Incoming, Limits, Server};
 use crate::store::Store;
+use crate::streams::{MONITOR, Streams};
 use crate::sys::EndSignals;
 use crate::transact::Control;
 
@@ -93,16 +94,18 @@ fn serve(
     notify("READY=1");
 
     let mut next_tick = Instant::now();
+    let mut streams = Streams::default();
     while !ending.asked() {
         if !server.is_alive() {
             return Err(CtlError::internal("the control socket's thread ended by itself"));
         }
-        let more = take_requests(control, &server, &mut next_tick);
+        let more = take_requests(control, &server, &mut streams, &mut next_tick);
         let now = Instant::now();
         if next_tick <= now {
             let (backend, config) = control.backend();
             next_tick = now + backend.tick(config, now).min(WAIT_LIMIT);
         }
+        streams.deliver(control.backend(), server.outbox());
         let wait = if more { Duration::ZERO } else { next_tick.saturating_duration_since(now) };
         if bell.wait(&control.backend().0.wake_fds(), wait)? {
             next_tick = Instant::now();
@@ -112,16 +115,24 @@ fn serve(
 }
 
 /// Answers what has come in, a bounded number of requests. True when there may be more.
-fn take_requests(control: &mut Control, server: &Server, next_tick: &mut Instant) -> bool {
+fn take_requests(
+    control: &mut Control,
+    server: &Server,
+    streams: &mut Streams,
+    next_tick: &mut Instant,
+) -> bool {
     for _ in 0..REQUESTS_IN_TURN {
         match server.try_recv() {
             Some(Incoming::Request(request)) => {
+                *next_tick = Instant::now();
+                if request.method == MONITOR {
+                    streams.open(control.backend(), request, server.outbox());
+                    continue;
+                }
                 let result = control.handle(&request.method, request.params);
                 server.outbox().reply(request.client, request.id, result);
-                *next_tick = Instant::now();
             }
-            // Streams end here once there are any.
-            Some(Incoming::Gone(_)) => {}
+            Some(Incoming::Gone(client)) => streams.gone(client, control.backend().0),
             None => return false,
         }
     }

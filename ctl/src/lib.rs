@@ -23,6 +23,7 @@ pub mod report;
 pub mod rpc;
 pub mod schema;
 pub mod store;
+pub mod streams;
 pub mod suggest;
 mod sys;
 pub mod transact;

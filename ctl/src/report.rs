@@ -2,6 +2,8 @@
 //! `vswitchctl` prints. `docs/json.md` is the same for readers. New fields may be added; readers ignore
 //! what they do not know.
 
+mod flow;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::{Bridge, Config, OFPORT_LOCAL, Peer};
 use crate::schema::{BRIDGE, PORT, PortSettings, PortType, Value};
+
+pub use flow::*;
 
 /// The backend's part of `show`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -288,6 +292,9 @@ pub struct DropCount {
 pub struct DropsReport {
     /// Reasons that occurred, most frequent first.
     pub reasons: Vec<DropReason>,
+    /// With `--why`: the latest dropped packets, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Vec<DroppedPacket>>,
 }
 
 /// A reason for dropping, explained.

@@ -2,9 +2,10 @@
 //!
 //! Order of events: every command is checked, configuration commands on a copy, in order; the copy is
 //! completed and checked whole; the running switch is changed to it; runtime commands are carried out,
-//! in order; the copy is stored durably; then, and only then, it is the configuration and the client
-//! hears of it. A failure anywhere takes the running switch back to where it was. (What a runtime
-//! command before the failing one did to runtime state, such as a flushed MAC table, is not undone.)
+//! in order, and what they changed of flows and groups comes into force at once; the copy is stored
+//! durably; then, and only then, it is the configuration and the client hears of it. A failure anywhere
+//! takes the running switch back to where it was. (Of what a runtime command before the failing one did
+//! to runtime state, flows and groups are put back; a flushed MAC table is not.)
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -69,7 +70,7 @@ impl Control {
         (self.backend.as_mut(), &self.config)
     }
 
-    /// Answers one request of the socket. Methods that stream will be taken here, before `transact`.
+    /// Answers one request of the socket. (Requests that listen are [`crate::streams`]'s.)
     pub fn handle(&mut self, method: &str, params: Json) -> Result<Box<RawValue>, ErrorBody> {
         if method != TRANSACT {
             let error = CtlError::protocol(format!("unknown method {}", quoted(method)))
@@ -129,11 +130,12 @@ impl Control {
         changed: bool,
         results: &mut [Option<Box<RawValue>>],
     ) -> Result<(), ErrorBody> {
-        for (index, (command, result)) in commands.iter().zip(results).enumerate() {
-            if result.is_none() {
-                let done = self.run(new, command).map_err(|e| at_command(commands, index, e))?;
-                *result = Some(done);
-            }
+        if results.iter().any(Option::is_none) {
+            self.backend.begin();
+            let done = self.run_all(commands, new, results);
+            let ended = self.backend.end(done.is_ok());
+            done?;
+            ended?;
         }
         if !changed {
             return Ok(());
@@ -146,6 +148,21 @@ impl Control {
             }
             ErrorBody::from(error)
         })
+    }
+
+    fn run_all(
+        &mut self,
+        commands: &[Command],
+        new: &Config,
+        results: &mut [Option<Box<RawValue>>],
+    ) -> Result<(), ErrorBody> {
+        for (index, (command, result)) in commands.iter().zip(results).enumerate() {
+            if result.is_none() {
+                let done = self.run(new, command).map_err(|e| at_command(commands, index, e))?;
+                *result = Some(done);
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, new: &mut Config, command: &Command) -> Result<(), CtlError> {
@@ -168,8 +185,7 @@ impl Control {
             }
             runtime => {
                 new.assign_ofports()?;
-                let (method, params) = runtime.to_call()?;
-                self.backend.check(new, &method, &params)
+                self.backend.check(new, runtime)
             }
         }
     }
@@ -189,16 +205,12 @@ impl Control {
                 answer(&LogLevelReport { level: self.log_level.get() })
             }
             Command::Show { bridge } => {
-                let (method, params) = command.to_call()?;
-                let raw = self.backend.call(new, &method, &params)?;
+                let raw = self.backend.call(new, command)?;
                 let running: Running = serde_json::from_str(raw.get())
                     .map_err(|e| CtlError::internal(format!("the switch's part of show: {e}")))?;
                 answer(&ShowReport::new(new, running, bridge.as_deref()))
             }
-            runtime => {
-                let (method, params) = runtime.to_call()?;
-                self.backend.call(new, &method, &params)
-            }
+            runtime => self.backend.call(new, runtime),
         }
     }
 }

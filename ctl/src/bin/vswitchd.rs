@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use ctl::backend::Backend;
-use ctl::logging::LogLevel;
 use ctl::engine_backend::EngineBackend;
+use ctl::logging::LogLevel;
 use ctl::{CtlError, DaemonOptions, daemon, preflight};
 
 fn main() -> ExitCode {

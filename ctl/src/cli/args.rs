@@ -10,9 +10,14 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod flow;
+
 use super::help;
 use crate::command::{Command, Record};
 use crate::options::RUN_DIR;
+
+pub(super) use flow::File;
+use flow::FlowVerb;
 
 /// Options for the whole call.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +42,9 @@ pub(super) enum Format {
 #[derive(Debug, PartialEq)]
 pub(super) enum Invocation {
     Completions(Shell),
-    Commands { options: Options, commands: Vec<Command> },
+    /// `files`: what commands, by their index, lack and where it is.
+    Commands { options: Options, commands: Vec<Command>, files: Vec<(usize, File)> },
+    Monitor { options: Options, bridge: String },
 }
 
 /// Heading of the options that every command takes.
@@ -233,10 +240,25 @@ enum Verb {
         #[arg(value_name = "PORT")]
         port: Option<String>,
     },
-    /// Dropped packets of the whole switch, by reason
+    #[command(flatten)]
+    Flow(FlowVerb),
+    /// Show packets for a controller and flows that go, as it happens
     #[command(after_help = "Example:
-  vswitchctl drops")]
-    Drops,
+  vswitchctl monitor br0")]
+    Monitor {
+        /// A bridge
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Dropped packets of the whole switch, by reason
+    #[command(after_help = "Examples:
+  vswitchctl drops
+  vswitchctl drops --why")]
+    Drops {
+        /// With the latest packets of each reason
+        #[arg(long)]
+        why: bool,
+    },
     /// Cached forwarding decisions: match, actions, hits, what each was made from
     #[command(after_help = "Examples:
   vswitchctl dump-megaflows
@@ -307,6 +329,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
     let program = args.next().unwrap_or_else(|| "vswitchctl".into());
     let words: Vec<OsString> = args.collect();
     let mut commands = Vec::new();
+    let mut files = Vec::new();
+    let mut monitored = None;
     let mut options: Option<Options> = None;
     let segments: Vec<&[OsString]> = words.split(|w| w == "--").collect();
     let count = segments.len();
@@ -319,7 +343,14 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             Some(Verb::Completions { shell }) if count == 1 => {
                 return Ok(Invocation::Completions(shell));
             }
-            Some(verb) => commands.push(to_command(verb, args.may_exist, args.if_exists)?),
+            Some(Verb::Monitor { bridge }) if count == 1 => {
+                monitored = Some(bridge);
+            }
+            Some(verb) => {
+                let (command, file) = to_command(verb, args.may_exist, args.if_exists)?;
+                files.extend(file.map(|f| (commands.len(), f)));
+                commands.push(command);
+            }
             // Options alone before the first `--`, as ovs-vsctl takes them.
             None if index == 0 && count > 1 && !args.may_exist && !args.if_exists => {}
             None if count == 1 => {
@@ -331,8 +362,11 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             }
         }
     }
-    match options {
-        Some(options) if !commands.is_empty() => Ok(Invocation::Commands { options, commands }),
+    match (options, monitored) {
+        (Some(options), Some(bridge)) => Ok(Invocation::Monitor { options, bridge }),
+        (Some(options), None) if !commands.is_empty() => {
+            Ok(Invocation::Commands { options, commands, files })
+        }
         _ => Err(usage(ErrorKind::MissingSubcommand, "a command is missing")),
     }
 }
@@ -371,7 +405,11 @@ fn given(matches: &clap::ArgMatches, id: &str) -> bool {
         .is_some_and(|(_, sub)| sub.try_contains_id(id).is_ok() && given(sub, id))
 }
 
-fn to_command(verb: Verb, may_exist: bool, if_exists: bool) -> Result<Command, clap::Error> {
+fn to_command(
+    verb: Verb,
+    may_exist: bool,
+    if_exists: bool,
+) -> Result<(Command, Option<File>), clap::Error> {
     let takes_may = matches!(verb, Verb::AddBr { .. } | Verb::AddPort { .. });
     let takes_if = matches!(
         verb,
@@ -388,7 +426,7 @@ fn to_command(verb: Verb, may_exist: bool, if_exists: bool) -> Result<Command, c
         };
         return Err(usage(ErrorKind::ArgumentConflict, &format!("{flag} goes with {takers}")));
     }
-    Ok(match verb {
+    let command = match verb {
         Verb::AddBr { bridge, settings } => Command::AddBr { bridge, settings, may_exist },
         Verb::DelBr { bridge } => Command::DelBr { bridge, if_exists },
         Verb::ListBr => Command::ListBr {},
@@ -412,15 +450,20 @@ fn to_command(verb: Verb, may_exist: bool, if_exists: bool) -> Result<Command, c
         Verb::Fdb { verb: FdbVerb::Flush { bridge } } => Command::FdbFlush { bridge },
         Verb::Fdb { verb: FdbVerb::Stats { bridge } } => Command::FdbStats { bridge },
         Verb::DumpPorts { bridge, port } => Command::DumpPorts { bridge, port },
-        Verb::Drops => Command::Drops {},
+        Verb::Drops { why } => Command::Drops { why },
         Verb::DumpMegaflows { limit } => Command::DumpMegaflows { limit },
         Verb::Workers => Command::Workers {},
         Verb::Version => Command::Version {},
         Verb::LogLevel { level } => Command::LogLevel { level },
+        Verb::Flow(verb) => return Ok(flow::to_command(verb)),
+        Verb::Monitor { .. } => {
+            return Err(usage(ErrorKind::ArgumentConflict, "monitor stands alone"));
+        }
         Verb::Completions { .. } => {
             return Err(usage(ErrorKind::ArgumentConflict, "completions stands alone"));
         }
-    })
+    };
+    Ok((command, None))
 }
 
 fn usage(kind: ErrorKind, message: &str) -> clap::Error {

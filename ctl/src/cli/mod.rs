@@ -1,6 +1,7 @@
 //! `vswitchctl`: words to commands, commands to the daemon, answers to text.
 
 mod args;
+mod files;
 mod help;
 mod paint;
 mod render;
@@ -9,13 +10,17 @@ mod table;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::client::{Connection, Failure};
 use crate::command::Command;
 use crate::error::CtlError;
 use crate::options::SOCKET;
+use crate::report::{FlowsDiff, MonitorEvent};
+use crate::streams::MONITOR;
 use crate::transact::Outcome;
 use args::{Format, Invocation, Options};
 use paint::Paint;
@@ -24,6 +29,9 @@ use paint::Paint;
 const FAILED: u8 = 1;
 /// The command line is wrong.
 const USAGE: u8 = 2;
+
+/// The flows differ, as with `ovs-ofctl diff-flows`.
+const DIFFERENT: u8 = 2;
 
 /// Runs the command line; gives the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -41,7 +49,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let status = write_out(&args::completions(shell));
             ExitCode::from(status)
         }
-        Invocation::Commands { options, commands } => run(&options, &commands),
+        Invocation::Commands { options, mut commands, files } => {
+            for (index, file) in &files {
+                let loaded = commands.get_mut(*index).map(|c| files::load(c, file));
+                if let Some(Err(e)) = loaded {
+                    report(options.format, &e.into());
+                    return ExitCode::from(FAILED);
+                }
+            }
+            run(&options, &commands)
+        }
+        Invocation::Monitor { options, bridge } => monitor(&options, &bridge),
     }
 }
 
@@ -65,6 +83,43 @@ fn run(options: &Options, commands: &[Command]) -> ExitCode {
     }
 }
 
+/// Prints what happens in a bridge, until the daemon ends or nobody reads it any more.
+fn monitor(options: &Options, bridge: &str) -> ExitCode {
+    let socket = options.run_dir.join(SOCKET);
+    let paint = Paint::for_stream(io::stdout().is_terminal());
+    let print = |event: &MonitorEvent, raw: Option<&RawValue>| {
+        let text = match (options.format, raw) {
+            (Format::Table, _) => render::flow::event(event, paint),
+            (Format::Json, Some(raw)) => format!("{raw}\n"),
+            (Format::Json, None) => format!("{}\n", json!(event)),
+        };
+        let mut out = io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            // Whoever read this has left.
+            std::process::exit(0);
+        }
+    };
+    let on_event = |lost: u64, raw: &RawValue| {
+        if lost > 0 {
+            print(&MonitorEvent::Lost { events: lost }, None);
+        }
+        // Events of a newer daemon that are not known here are passed over.
+        if let Ok(event) = serde_json::from_str::<MonitorEvent>(raw.get()) {
+            print(&event, Some(raw));
+        }
+    };
+    let ended = Connection::open(&socket, Duration::ZERO)
+        .map_err(Failure::from)
+        .and_then(|mut c| c.call(MONITOR, &json!({"bridge": bridge}), on_event));
+    match ended {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(options.format, &failure);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
 /// Prints one answer a command. The status is 1 when `br-exists` was answered with no.
 fn print(options: &Options, commands: &[Command], outcome: &Outcome) -> ExitCode {
     let paint = Paint::for_stream(io::stdout().is_terminal());
@@ -73,6 +128,9 @@ fn print(options: &Options, commands: &[Command], outcome: &Outcome) -> ExitCode
     for (command, result) in commands.iter().zip(&outcome.results) {
         if matches!(command, Command::BrExists { .. }) && result.get() != r#"{"exists":true}"# {
             status = FAILED;
+        }
+        if matches!(command, Command::DiffFlows { .. }) && differ(result) {
+            status = DIFFERENT;
         }
         if options.format == Format::Json {
             text.push_str(result.get());
@@ -91,6 +149,12 @@ fn print(options: &Options, commands: &[Command], outcome: &Outcome) -> ExitCode
         }
     }
     ExitCode::from(status.max(write_out(&text)))
+}
+
+/// Whether `diff-flows` found something.
+fn differ(result: &RawValue) -> bool {
+    serde_json::from_str::<FlowsDiff>(result.get())
+        .is_ok_and(|d| !d.added.is_empty() || !d.removed.is_empty())
 }
 
 /// Says what failed, on standard error.

@@ -1,5 +1,7 @@
 //! Answers as text for people. One function a command; each takes the report as the daemon sent it.
 
+pub(super) mod flow;
+
 use std::fmt::Write;
 
 use serde::de::DeserializeOwned;
@@ -37,7 +39,15 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         }
         Command::FdbStats { .. } => Ok(fdb_stats(&read(raw)?)),
         Command::DumpPorts { .. } => Ok(ports(&read(raw)?, paint)),
-        Command::Drops {} => Ok(drops(&read(raw)?)),
+        Command::Drops { .. } => Ok(drops(&read(raw)?, paint)),
+        Command::DumpFlows { .. } => Ok(flow::flows(&read(raw)?)),
+        Command::DiffFlows { .. } => Ok(flow::diff(&read(raw)?, paint)),
+        Command::DumpTables { .. } => Ok(flow::tables(&read(raw)?)),
+        Command::DumpAggregate { .. } => Ok(flow::aggregate(&read(raw)?)),
+        Command::DumpGroups { .. } => Ok(flow::groups(&read(raw)?)),
+        Command::DumpGroupStats { .. } => Ok(flow::group_stats(&read(raw)?)),
+        Command::PacketOut { .. } => Ok(flow::packet_out(&read(raw)?)),
+        Command::Trace { .. } => Ok(flow::trace(&read(raw)?, paint)),
         Command::DumpMegaflows { .. } => Ok(megaflows(&read(raw)?, paint)),
         Command::Workers {} => Ok(workers(&read(raw)?)),
         Command::Version {} => {
@@ -55,7 +65,18 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         | Command::DelPort { .. }
         | Command::Set { .. }
         | Command::Clear { .. }
-        | Command::BrExists { .. } => Ok(String::new()),
+        | Command::BrExists { .. }
+        | Command::AddFlow { .. }
+        | Command::AddFlows { .. }
+        | Command::ModFlows { .. }
+        | Command::DelFlows { .. }
+        | Command::ReplaceFlows { .. }
+        | Command::AddGroup { .. }
+        | Command::AddGroups { .. }
+        | Command::ModGroup { .. }
+        | Command::DelGroups { .. }
+        | Command::InsertBuckets { .. }
+        | Command::RemoveBuckets { .. } => Ok(String::new()),
     }
 }
 
@@ -235,10 +256,16 @@ fn ports(report: &PortsReport, paint: Paint) -> String {
     out
 }
 
-fn drops(report: &DropsReport) -> String {
+fn drops(report: &DropsReport, paint: Paint) -> String {
     if report.reasons.is_empty() {
         return "nothing was dropped\n".to_owned();
     }
+    let latest = report.latest.as_deref().filter(|l| !l.is_empty());
+    let latest = latest.map(|l| format!("\n{}", flow::dropped(l, paint)));
+    drop_reasons(report) + &latest.unwrap_or_default()
+}
+
+fn drop_reasons(report: &DropsReport) -> String {
     let mut table = Table::new(&[">PACKETS", "REASON", "MEANING"]);
     for reason in &report.reasons {
         table.row(vec![

@@ -9,7 +9,7 @@ const BATCH: usize = 4096;
 
 impl EngineBackend {
     /// Handle what the workers have told. Nothing is published here.
-    pub(super) fn take_events(&mut self) {
+    pub(super) fn hear_workers(&mut self) {
         let now = self.now();
         let Some(engine) = &self.engine else { return };
         let shared = engine.shared().clone();
@@ -21,7 +21,7 @@ impl EngineBackend {
                     self.switch.fdb_learn(bridge, vlan, mac, port, now);
                 }
                 Event::LearnFlow { bridge, flow } => self.switch.learn_flow(bridge, &flow, now),
-                Event::PacketIn(_) => {}
+                Event::PacketIn(p) => self.packet_in(&p.0, &p.1),
                 Event::PortGone(dp) => self.port_gone(dp),
             }
         }
@@ -31,6 +31,8 @@ impl EngineBackend {
     pub(super) fn every_second(&mut self) {
         let now = self.now();
         self.switch.fdb_age(now);
-        self.switch.expire_rules(now);
+        let gone = self.switch.expire_rules(now);
+        self.removed.extend(gone);
+        self.tell_removed();
     }
 }

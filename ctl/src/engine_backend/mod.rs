@@ -6,9 +6,13 @@
 //! change is made real step by step; if a step fails, those before it are undone in reverse.
 
 mod events;
+mod flows;
+mod groups;
+mod monitor;
 mod ports;
 mod reports;
 mod text;
+mod trace;
 mod translate;
 
 use std::collections::BTreeMap;
@@ -20,13 +24,14 @@ use afxdp::{FramePool, Region};
 use engine::Engine;
 use flow::Match;
 use ofproto::action::{Action, OfPort};
+use ofproto::flow_table::Removed;
 use ofproto::rules::RuleSpec;
 use ofproto::snapshot::{BridgeId, PortKind};
-use ofproto::switch::Switch;
-use serde_json::Value as Json;
+use ofproto::switch::{SavedTables, Switch};
 use serde_json::value::RawValue;
 
 use crate::backend::Backend;
+use crate::command::Command;
 use crate::config::{Bridge, Change, Config, Peer, Port, changes};
 use crate::error::CtlError;
 use crate::options::{DaemonOptions, Poll, Workers};
@@ -45,6 +50,11 @@ pub struct EngineBackend {
     pool: FramePool,
     last_second: Instant,
     rates: reports::Rates,
+    /// What the transaction that is carried out would go back to.
+    saved: Option<SavedTables>,
+    /// Rules that went and that nobody was told of yet.
+    removed: Vec<(BridgeId, Removed)>,
+    monitors: monitor::Monitors,
 }
 
 impl EngineBackend {
@@ -69,6 +79,9 @@ impl EngineBackend {
             pool,
             last_second: Instant::now(),
             rates: reports::Rates::default(),
+            saved: None,
+            removed: Vec::new(),
+            monitors: monitor::Monitors::default(),
         })
     }
 
@@ -310,18 +323,53 @@ impl Backend for EngineBackend {
         Ok(warnings)
     }
 
-    fn call(
-        &mut self,
-        config: &Config,
-        method: &str,
-        params: &Json,
-    ) -> Result<Box<RawValue>, CtlError> {
-        self.take_events();
-        self.report(config, method, params)
+    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
+        flows::read(config, command)?;
+        groups::read(config, command)?;
+        trace::read(config, command)?;
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        self.hear_workers();
+        self.saved = Some(self.switch.save_tables());
+    }
+
+    fn call(&mut self, config: &Config, command: &Command) -> Result<Box<RawValue>, CtlError> {
+        let bridge = command.runtime_bridge().unwrap_or_default();
+        if let Some(wanted) = flows::read(config, command)? {
+            return self.flows(config, bridge, command, wanted);
+        }
+        if let Some(wanted) = groups::read(config, command)? {
+            return self.groups(config, bridge, wanted);
+        }
+        if let Some(wanted) = trace::read(config, command)? {
+            return self.trace(config, bridge, wanted);
+        }
+        self.report(config, command)
+    }
+
+    fn end(&mut self, keep: bool) -> Result<(), CtlError> {
+        let saved = self.saved.take();
+        if keep {
+            self.tell_removed();
+        } else if let Some(saved) = saved {
+            self.switch.restore_tables(saved);
+            self.removed.clear();
+        }
+        self.publish()
+    }
+
+    fn monitor(&mut self, bridges: &[String]) {
+        self.monitors.watch(bridges);
+    }
+
+    fn take_events(&mut self) -> Vec<(String, Box<RawValue>)> {
+        self.monitors.take()
     }
 
     fn tick(&mut self, _config: &Config, now: Instant) -> Duration {
-        self.take_events();
+        self.hear_workers();
         self.follow_links();
         self.retry_ports();
         if now.duration_since(self.last_second) >= Duration::from_secs(1) {

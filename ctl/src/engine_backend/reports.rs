@@ -8,11 +8,11 @@ use flow::Drop;
 use ofproto::action::OfPort;
 use ofproto::snapshot::FdbEntry;
 use ports::{PortCounters as Counters, PortDrop};
-use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use super::EngineBackend;
 use crate::backend::answer;
+use crate::command::Command;
 use crate::config::{Config, OFPORT_LOCAL};
 use crate::error::CtlError;
 use crate::report;
@@ -54,23 +54,23 @@ impl EngineBackend {
     pub(super) fn report(
         &mut self,
         config: &Config,
-        method: &str,
-        params: &Json,
+        command: &Command,
     ) -> Result<Box<RawValue>, CtlError> {
-        let bridge = params.get("bridge").and_then(Json::as_str).unwrap_or_default();
-        match method {
-            "show" => answer(&self.running()),
-            "fdb-show" => answer(&self.fdb_show(config, bridge)?),
-            "fdb-flush" => answer(&self.fdb_flush(bridge)?),
-            "fdb-stats" => answer(&self.fdb_stats(bridge)?),
-            "dump-ports" => answer(&self.dump_ports(config, bridge)?),
-            "drops" => answer(&self.drops()),
-            "dump-megaflows" => {
-                let max = params.get("limit").and_then(Json::as_u64);
-                answer(&self.megaflows(max.map_or(MEGAFLOWS, |m| m as usize))?)
+        match command {
+            Command::Show { .. } => answer(&self.running()),
+            Command::FdbShow { bridge } => answer(&self.fdb_show(config, bridge)?),
+            Command::FdbFlush { bridge } => answer(&self.fdb_flush(bridge)?),
+            Command::FdbStats { bridge } => answer(&self.fdb_stats(bridge)?),
+            Command::DumpPorts { bridge, .. } => answer(&self.dump_ports(config, bridge)?),
+            Command::Drops { why } => answer(&self.drops(*why)),
+            Command::DumpMegaflows { limit } => {
+                let max = limit.map_or(MEGAFLOWS, |m| usize::try_from(m).unwrap_or(usize::MAX));
+                answer(&self.megaflows(max)?)
             }
-            "workers" => answer(&self.workers()),
-            _ => Err(CtlError::protocol(format!("unknown method \"{method}\""))),
+            Command::Workers {} => answer(&self.workers()),
+            other => {
+                Err(CtlError::internal(format!("nobody carries out \"{}\"", other.text())))
+            }
         }
     }
 
@@ -160,13 +160,18 @@ impl EngineBackend {
         }
     }
 
-    fn drops(&self) -> report::DropsReport {
+    fn drops(&self, why: bool) -> report::DropsReport {
         let mut reasons = Vec::new();
         let workers = || self.engine.iter().flat_map(|e| &e.shared().workers);
         for why in Drop::ALL {
             let packets = workers().map(|w| read(&w.drops[*why as usize])).sum();
             reasons.push((why.name(), why.text(), packets));
         }
+        reasons.push((
+            "no-monitor",
+            "a packet for a controller while nobody monitored its bridge",
+            self.monitors.unheard(),
+        ));
         let mut total = Counters::default();
         for o in self.open.values() {
             total += o.counters();
@@ -190,7 +195,7 @@ impl EngineBackend {
             })
             .collect();
         reasons.sort_by_key(|r| std::cmp::Reverse(r.packets));
-        report::DropsReport { reasons }
+        report::DropsReport { reasons, latest: why.then(|| self.latest_drops()) }
     }
 
     fn megaflows(&mut self, max: usize) -> Result<report::MegaflowsReport, CtlError> {

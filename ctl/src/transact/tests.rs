@@ -52,9 +52,10 @@ impl Backend for Fake {
         Ok(warnings)
     }
 
-    fn check(&self, config: &Config, method: &str, _: &Json) -> Result<(), CtlError> {
+    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
+        let (method, _) = command.to_call()?;
         assert!(config.ports().all(|(_, _, p)| p.ofport > 0), "checked before numbers");
-        match method {
+        match method.as_str() {
             "drops" if self.0.borrow().fail_call.as_deref() == Some("check") => {
                 Err(CtlError::invalid("check says no"))
             }
@@ -62,12 +63,13 @@ impl Backend for Fake {
         }
     }
 
-    fn call(&mut self, _: &Config, method: &str, params: &Json) -> Result<Box<RawValue>, CtlError> {
+    fn call(&mut self, _: &Config, command: &Command) -> Result<Box<RawValue>, CtlError> {
+        let (method, params) = command.to_call()?;
         let mut log = self.0.borrow_mut();
-        if log.fail_call.as_deref() == Some(method) {
+        if log.fail_call.as_deref() == Some(&*method) {
             return Err(CtlError::system("call failed"));
         }
-        log.steps.push(method.to_owned());
+        log.steps.push(method);
         answer(&json!({"params": params}))
     }
 

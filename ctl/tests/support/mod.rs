@@ -85,10 +85,10 @@ impl Backend for Pretend {
     fn call(
         &mut self,
         config: &Config,
-        method: &str,
-        params: &serde_json::Value,
+        command: &ctl::Command,
     ) -> Result<Box<RawValue>, CtlError> {
-        match method {
+        let (method, params) = command.to_call()?;
+        match method.as_str() {
             "show" => {
                 let present = self.present();
                 let state = |name: &str| PortState {

@@ -4,6 +4,7 @@ pub mod bridges;
 pub mod configuration;
 pub mod daemon;
 pub mod errors;
+pub mod flows;
 pub mod hard_inputs;
 pub mod harness;
 pub mod interfaces;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Case> {
         configuration::CASES,
         daemon::CASES,
         errors::CASES,
+        flows::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,

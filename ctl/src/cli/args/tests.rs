@@ -5,14 +5,14 @@ use super::*;
 fn commands(line: &str) -> Vec<Command> {
     match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
         Invocation::Commands { commands, .. } => commands,
-        other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
+        other => panic!("{line}: {other:?}"),
     }
 }
 
 fn options(line: &str) -> Options {
     match parse(line.split(' ').map(OsString::from)).unwrap_or_else(|e| panic!("{line}: {e}")) {
         Invocation::Commands { options, .. } => options,
-        other @ Invocation::Completions(_) => panic!("{line}: {other:?}"),
+        other => panic!("{line}: {other:?}"),
     }
 }
 

@@ -36,5 +36,5 @@ pub use flow_read::{MAX_LINE, line_of_flow, parse_actions, parse_filter, parse_f
 pub use flow_show::{FlowTimes, ShownFlow, show_flow};
 pub use group_text::{parse_group, parse_groups, show_group};
 pub use match_show::{show_masked, show_match};
-pub use names::{NoNames, PortNames, field_by_name};
+pub use names::{NoNames, PortNames, field_by_name, read_port};
 pub use packet_text::{parse_packet, show_packet};

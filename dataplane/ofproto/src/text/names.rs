@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::error::{Fault, Parsed, unknown};
+use super::error::{Fault, Parsed, TextError, unknown};
 use super::value::ranged;
 use crate::action::OfPort;
 use crate::mf::Mf;
@@ -198,4 +198,12 @@ fn show_name(out: &mut String, name: &str) {
         out.push(c);
     }
     out.push('"');
+}
+
+/// Read a port by itself: a number, a name of the bridge's, or a reserved name.
+///
+/// # Errors
+/// Where the text is wrong and why.
+pub fn read_port(text: &str, ports: &dyn PortNames) -> Result<OfPort, TextError> {
+    parse_port(text, ports).map_err(|f| f.locate(text))
 }
