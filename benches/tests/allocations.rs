@@ -52,6 +52,9 @@ fn a_warm_worker_allocates_nothing() {
             continue;
         }
         trace::write(dir.path(), mix).expect(mix);
+        if mix.starts_with("nat-") {
+            trace::write(dir.path(), &format!("{mix}-reply")).expect(mix);
+        }
         let mut bench = ours::bench(row, dir.path()).expect(row);
         bench.publish();
         while bench.received() < 50_000 {

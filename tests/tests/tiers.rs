@@ -23,10 +23,8 @@ fn tier(name: &str) -> Option<usize> {
 
 /// Names of the workspace's crates that each crate depends on, outside of tests.
 fn dependencies(root: &Path) -> BTreeMap<String, Vec<String>> {
-    let mut dirs: Vec<_> = ["xdp-progs", "ctl", "tests", "benches", "xtask"]
-        .iter()
-        .map(|d| root.join(d))
-        .collect();
+    let mut dirs: Vec<_> =
+        ["xdp-progs", "ctl", "tests", "benches", "xtask"].iter().map(|d| root.join(d)).collect();
     let dataplane = std::fs::read_dir(root.join("dataplane")).expect("dataplane/");
     dirs.extend(dataplane.map(|d| d.expect("a directory").path()));
     let mut all = BTreeMap::new();

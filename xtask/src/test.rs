@@ -67,7 +67,16 @@ pub fn run(arguments: &TestArguments) -> Result<bool> {
         unit(&mut tally, &arguments.names)?;
     }
     if !arguments.unit_only {
-        end_to_end(&mut tally, &arguments.names)?;
+        let built = match arguments.e2e_only {
+            true => workspace::build(&["ctl", "e2e"]).is_ok(),
+            // Built beside the unit tests, with the same features of every dependency.
+            false => process::succeeds(cargo().args(UNIT).args(["--no-run", "--quiet"]))?,
+        };
+        if built {
+            end_to_end(&mut tally, &arguments.names)?;
+        } else {
+            tally.check("end-to-end tests: build", false);
+        }
     }
     println!("\n{tally}");
     Ok(tally.failed == 0)
@@ -87,9 +96,12 @@ fn style(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// What builds every test, and the programs of packages that have integration tests: all that are needed.
+const UNIT: [&str; 4] = ["test", "--workspace", "--profile", PROFILE];
+
 fn unit(tally: &mut Tally, names: &[String]) -> Result<()> {
     let mut command = cargo();
-    command.args(["test", "--workspace", "--profile", PROFILE, "--no-fail-fast"]);
+    command.args(UNIT).arg("--no-fail-fast");
     if !names.is_empty() {
         // libtest takes any number of filters.
         command.arg("--").args(names);
@@ -108,10 +120,6 @@ fn unit(tally: &mut Tally, names: &[String]) -> Result<()> {
 }
 
 fn end_to_end(tally: &mut Tally, names: &[String]) -> Result<()> {
-    if workspace::build(&["ctl", "e2e"]).is_err() {
-        tally.check("end-to-end tests: build", false);
-        return Ok(());
-    }
     let mut command = std::process::Command::new(workspace::program("e2e")?);
     command.arg("run").args(names);
     let mut last = None;
