@@ -90,7 +90,10 @@ impl Worker {
                 continue;
             }
             if self.flows.push_stats(id, now) {
-                self.flows.repeat_effects(id, &mut self.tx);
+                // A stale one says what was so before a change (an address that was flushed).
+                if !self.flows.mega.hot(id).is_stale() {
+                    self.flows.repeat_effects(id, &mut self.tx);
+                }
             } else if now > self.flows.mega.hot(id).used + max_idle {
                 self.flows.remove(id, now);
             }
