@@ -10,7 +10,6 @@ use conntrack::nat::{self, AddressRange, Choice, NatSpec, Side};
 use conntrack::{
     BURST, Commit, Config, ConnRef, CtState, Input, Millis, Nat, TcpOptions, Tracker, Trust,
 };
-use flow::checksum::Sum;
 use flow::extract::extract;
 use flow::key::FlowKey;
 
@@ -269,7 +268,6 @@ fn new_connections(n: usize) {
 }
 
 fn main() {
-    let _ = Sum::new();
     let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let sizes = if args.is_empty() { vec![1000, 10_000, 100_000] } else { args };
     for proto in [17, 6] {

@@ -22,6 +22,7 @@ use crate::input::{Input, Kind, Seen, read};
 use crate::meta::{Snapshot, bit, wait};
 use crate::nat::NatSpec;
 use crate::nat::choose::{MAX_TRIES, Search, TRIES_WHEN_EXHAUSTED};
+use crate::notice::Notice;
 use crate::stats::Event;
 use crate::tcp::Tcp;
 use crate::timeout::{Lifetime, Timeout};
@@ -146,8 +147,8 @@ impl Tracker {
     fn replace(&self, conn: ConnRef) {
         let Some(id) = conn.id() else { return };
         let m = self.pool.entry(id).meta.peek();
-        if m.generation() == conn.generation() && m.is_live() && self.end(id, m) {
-            self.counters.count(u64::from(id), Event::Replaced);
+        if m.generation() == conn.generation() && m.is_live() {
+            self.end(id, m, Event::Replaced);
         }
     }
 
@@ -188,17 +189,14 @@ impl Tracker {
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Verdict, Failure> {
         let zone = seen.tuple.zone();
-        if !self.zones.take(zone) {
-            // Some of the zone's connections may be over and not swept yet.
-            self.sweep(now, 256);
-            if !self.zones.take(zone) {
-                self.counters.count(hash, Event::FullZone);
-                return Err(Failure::Drop(Drop::CtFull));
-            }
+        let admitted =
+            self.zones.take(zone) || self.evict(now, Some(zone)) && self.zones.take(zone);
+        if !admitted {
+            self.counters.count(hash, Event::FullZone);
+            return Err(Failure::Drop(Drop::CtFull));
         }
-        let taken = self.pool.take(hash);
-        let Some(id) = taken.or_else(|| if self.evict(now) { self.pool.take(hash) } else { None })
-        else {
+        let again = || if self.evict(now, None) { self.pool.take(hash) } else { None };
+        let Some(id) = self.pool.take(hash).or_else(again) else {
             self.zones.give(zone);
             self.counters.count(hash, Event::FullTable);
             return Err(Failure::Drop(Drop::CtFull));
@@ -331,9 +329,7 @@ impl Tracker {
             if !(m.is_live() && e.is_expired(now) && e.tuple_is(taken.reply, t)) {
                 return Err(Refused::Taken(taken));
             }
-            if self.end(taken.id, m) {
-                self.counters.count(hash, Event::Expired);
-            }
+            self.end(taken.id, m, Event::Expired);
         }
         Err(Refused::Taken(place))
     }
@@ -383,8 +379,13 @@ impl Tracker {
         let m = reserved.live(status);
         let (mut v, place) = (Verdict::default(), Place { id, reply: false });
         self.verdict(e, place, m, false, args.nat != Nat::No, &mut v);
+        let notice = self.notices.are_wanted().then(|| {
+            let (orig, reply) = (v.orig, e.tuple(true));
+            Notice { what: Event::Inserted, orig, reply, mark: v.mark }
+        });
         e.meta.publish(m);
         self.counters.count(u64::from(id), Event::Inserted);
+        notice.into_iter().for_each(|n| self.notices.push(n));
         v
     }
 }

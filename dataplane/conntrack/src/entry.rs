@@ -89,6 +89,15 @@ impl Entry {
         Tuple { ports, addresses }
     }
 
+    /// The IP protocol.
+    pub(crate) fn proto(&self) -> u8 {
+        (self.get(PORTS[0]) >> 8) as u8
+    }
+    /// The zone.
+    pub(crate) fn zone(&self) -> u16 {
+        (self.get(PORTS[0]) >> 16) as u16
+    }
+
     /// Whether a direction's tuple is this one.
     #[inline(always)]
     pub(crate) fn tuple_is(&self, reply: bool, t: &Tuple) -> bool {

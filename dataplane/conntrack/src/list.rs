@@ -186,9 +186,8 @@ impl Tracker {
     ) -> (usize, Option<Cursor>) {
         let mut ended = 0;
         let next = self.walk_entries(now, cursor, budget, |id, m, c| {
-            if filter.matches(c) && self.end(id, m) {
+            if filter.matches(c) && self.end(id, m, Event::Flushed) {
                 ended += 1;
-                self.counters.count(u64::from(id), Event::Flushed);
             }
         });
         (ended, next)
@@ -199,11 +198,7 @@ impl Tracker {
         let hash = tuple.hash(self.seed);
         let found = self.index.find(hash, |place| self.matching(now, place, tuple));
         let Some((place, m)) = found else { return false };
-        let ended = self.end(place.id, m);
-        if ended {
-            self.counters.count(hash, Event::Flushed);
-        }
-        ended
+        self.end(place.id, m, Event::Flushed)
     }
 
     /// Count the connections; `top` is how many sources are to be named.

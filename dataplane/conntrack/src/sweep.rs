@@ -2,7 +2,8 @@
 //!
 //! Expired ones, found by a walk that goes a few entries further with each call, so that no call
 //! takes long; and when the table is full and a new connection comes, the one that matters least
-//! of some that are looked at. An established connection never makes room for another.
+//! of some that are looked at; when a zone is full, one of that zone. An established connection
+//! never makes room for another.
 
 use std::sync::atomic::Ordering;
 
@@ -17,6 +18,8 @@ use crate::tracker::Tracker;
 
 /// Entries that are looked at for one that may make room.
 const VICTIMS: usize = 128;
+/// As many, for one of a zone that is full: its entries are among others.
+const VICTIMS_IN_ZONE: usize = 512;
 /// Milliseconds in which nobody looks again after none was found.
 const GIVE_UP_FOR: u64 = 1;
 /// An ended connection counts for this many entries of a sweep's budget.
@@ -47,7 +50,7 @@ fn class(e: &Entry, m: Snapshot, now: Millis) -> Option<Class> {
     if e.is_expired(now) {
         return Some(Class::Expired);
     }
-    let proto = e.tuple(false).proto();
+    let proto = e.proto();
     if proto == ip_proto::TCP {
         match TcpState::from_u8(m.state()) {
             TcpState::TimeWait | TcpState::Close | TcpState::LastAck => return Some(Class::Closed),
@@ -105,29 +108,37 @@ impl Tracker {
             return false; // A packet was faster.
         }
         g.kill();
-        self.bury(id);
-        self.counters.count(u64::from(id), Event::Expired);
+        self.bury(id, Event::Expired);
         true
     }
 
-    /// Make room for one connection. Whether there is any.
-    pub(crate) fn evict(&self, now: Millis) -> bool {
+    /// Make room for one connection, in the table or in a zone. Whether there is any.
+    pub(crate) fn evict(&self, now: Millis, zone: Option<u16>) -> bool {
         let touched = self.pool.touched();
-        if touched == 0 || self.no_victim_until.load(Ordering::Relaxed) > now.0 {
+        let (given_up, victims) = match zone {
+            None => (&self.no_victim, VICTIMS),
+            Some(z) => {
+                (&self.no_victim_in[usize::from(z) % self.no_victim_in.len()], VICTIMS_IN_ZONE)
+            }
+        };
+        if touched == 0 || given_up.load(Ordering::Relaxed) > now.0 {
             return false;
         }
         // Twice, as the one that was chosen may be gone or answered by the time it is locked.
         for _ in 0..2 {
-            let from = self.evict_at.fetch_add(VICTIMS, Ordering::Relaxed);
-            let victims = (from..from + VICTIMS.min(touched)).filter_map(|n| {
+            let victims = victims.min(touched);
+            let from = self.evict_at.fetch_add(victims, Ordering::Relaxed);
+            let all = (from..from.wrapping_add(victims)).filter_map(|n| {
                 let id = self.pool.nth_touched(n % touched)?;
                 let e = self.pool.entry(id);
                 let m = e.meta.peek();
-                let class = class(e, m, now).filter(|_| m.is_live())?;
-                Some((class, e.made(), id, m))
+                if !m.is_live() || zone.is_some_and(|z| e.zone() != z) {
+                    return None;
+                }
+                Some((class(e, m, now)?, e.made(), id, m))
             });
-            let Some((chosen, _, id, m)) = victims.min_by_key(|v| (v.0, v.1)) else {
-                self.no_victim_until.store(now.plus(GIVE_UP_FOR).0, Ordering::Relaxed);
+            let Some((chosen, _, id, m)) = all.min_by_key(|v| (v.0, v.1)) else {
+                given_up.store(now.plus(GIVE_UP_FOR).0, Ordering::Relaxed);
                 return false;
             };
             let e = self.pool.entry(id);
@@ -136,14 +147,13 @@ impl Tracker {
                 continue;
             }
             g.kill();
-            self.bury(id);
-            let event = match chosen {
+            let why = match chosen {
                 Class::Expired => Event::Expired,
                 Class::Closed => Event::EvictedClosed,
                 Class::Unanswered => Event::EvictedUnanswered,
                 Class::Opening => Event::EvictedOpening,
             };
-            self.counters.count(u64::from(id), event);
+            self.bury(id, why);
             return true;
         }
         false

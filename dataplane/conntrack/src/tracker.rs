@@ -15,6 +15,7 @@ use crate::index::{Index, Place};
 use crate::input::{Input, Invalid, Kind, Seen, read};
 use crate::meta::{Snapshot, bit};
 use crate::nat::NatEdit;
+use crate::notice::{Notice, Notices};
 use crate::pool::Pool;
 use crate::stats::{Counters, Event};
 use crate::tcp::{Outcome, Segment, Status, Tcp, TcpOptions};
@@ -52,8 +53,10 @@ pub struct Tracker {
     /// Where the next sweep and the next search for a victim go on.
     pub(crate) sweep_at: AtomicUsize,
     pub(crate) evict_at: AtomicUsize,
-    /// No victim was to be found until then.
-    pub(crate) no_victim_until: AtomicU64,
+    /// Until when nobody looks for a victim again: in the whole table, and by zone.
+    pub(crate) no_victim: AtomicU64,
+    pub(crate) no_victim_in: Box<[AtomicU64]>,
+    pub(crate) notices: Notices,
     /// By range: until when the range counts as exhausted.
     pub(crate) exhausted: Box<[AtomicU64]>,
 }
@@ -90,7 +93,9 @@ impl Tracker {
             seed: config.seed,
             sweep_at: AtomicUsize::new(0),
             evict_at: AtomicUsize::new(0),
-            no_victim_until: AtomicU64::new(0),
+            no_victim: AtomicU64::new(0),
+            no_victim_in: (0..64).map(|_| AtomicU64::new(0)).collect(),
+            notices: Notices::new(),
             exhausted: (0..256).map(|_| AtomicU64::new(0)).collect(),
         })
     }
@@ -214,8 +219,7 @@ impl Tracker {
         let outcome = tcp.packet(place.reply, s, status, &self.tcp);
         if outcome == Outcome::Reopen {
             g.kill();
-            self.bury(place.id);
-            self.counters.count(u64::from(place.id), Event::Closed);
+            self.bury(place.id, Event::Closed);
             return Some(Found::Nothing);
         }
         e.set_tcp_words(&tcp.pack());
@@ -237,8 +241,7 @@ impl Tracker {
         self.verdict(e, place, g.snapshot(), false, nat, v);
         if outcome == Outcome::Over {
             g.kill();
-            self.bury(place.id);
-            self.counters.count(u64::from(place.id), Event::Closed);
+            self.bury(place.id, Event::Closed);
         }
         Some(Found::Conn)
     }
@@ -347,10 +350,14 @@ impl Tracker {
         v.conn = ConnRef::new(place.id, m.generation(), reply, related);
     }
 
-    /// Take a connection apart that [`crate::meta::Guard::kill`] has ended.
-    pub(crate) fn bury(&self, id: u32) {
+    /// Take a connection apart that [`crate::meta::Guard::kill`] has ended, and count why.
+    pub(crate) fn bury(&self, id: u32, why: Event) {
         let e = self.pool.entry(id);
         let (orig, reply) = (e.tuple(false), e.tuple(true));
+        self.counters.count(u64::from(id), why);
+        if self.notices.are_wanted() {
+            self.notices.push(Notice { what: why, orig, reply, mark: e.mark() });
+        }
         self.index.remove(orig.hash(self.seed), Place { id, reply: false });
         if !e.meta.peek().has(bit::SELF) {
             self.index.remove(reply.hash(self.seed), Place { id, reply: true });
@@ -360,11 +367,11 @@ impl Tracker {
         self.pool.give(id);
     }
 
-    /// End a connection, unless it has ended already.
-    pub(crate) fn end(&self, id: u32, seen: Snapshot) -> bool {
+    /// End a connection for that reason, unless it has ended already.
+    pub(crate) fn end(&self, id: u32, seen: Snapshot, why: Event) -> bool {
         let Some(g) = self.pool.entry(id).meta.lock(seen) else { return false };
         g.kill();
-        self.bury(id);
+        self.bury(id, why);
         true
     }
 }

@@ -215,11 +215,13 @@ fn limits_of_zones() {
     let t = tracker(100);
     let f = |i: u16| udp((A, 1000 + i), (B, 53), b"x");
     t.set_zone_limit(1, Some(2));
-    commit(&t, 0, &f(0));
-    commit(&t, 0, &f(1));
+    for i in 0..2 {
+        commit(&t, 0, &f(i));
+        track(&t, 0, &udp((B, 53), (A, 1000 + i), b"x"));
+    }
     assert_eq!(commit_with(&t, 0, &f(2), &Commit::default()), Err(Drop::CtFull));
     assert_eq!(t.count(Event::FullZone), 1);
-    assert_eq!(state(commit(&t, 0, &f(1))), "new|trk", "those there are go on");
+    assert_eq!(state(commit(&t, 0, &f(1))), "est|trk", "those there are go on");
     assert_eq!(t.zone_use(1), (2, Some(2)));
     // Room comes with expiry, even before any sweep.
     assert_eq!(state(commit(&t, 200_000, &f(2))), "new|trk");
@@ -390,4 +392,53 @@ fn bursts_say_what_single_packets_say() {
         assert_eq!(*v, track(&t, 0, f));
     }
     assert!(got[150].state.has(CtState::INV) && got[152].state.has(CtState::INV));
+}
+
+#[test]
+fn a_full_zone_makes_room_of_its_own() {
+    let t = tracker(4000);
+    let send = |zone: u16, n: u16, now: u64| {
+        let f = udp((A, 1000 + n), (B, 53), b"x");
+        let none = &Commit::default();
+        t.commit(Millis(now), &input(zone, &f), ConnRef::NONE, none, &mut || 0).map(state)
+    };
+    for n in 0..300 {
+        send(2, n, 0).unwrap();
+    }
+    t.set_zone_limit(1, Some(10));
+    for n in 0..4 {
+        send(1, n, 0).unwrap();
+        let back = udp((B, 53), (A, 1000 + n), b"x");
+        assert_eq!(state(track(&t, 0, &back)), "est|rpl|trk");
+    }
+    for n in 100..1100 {
+        assert_eq!(send(1, n, u64::from(n)), Ok("new|trk".into()), "a scan, in its zone");
+    }
+    assert_eq!((t.zone_use(1).0, t.zone_use(2).0), (10, 300), "of no other zone");
+    for n in 0..4 {
+        assert_eq!(state(track(&t, 0, &udp((A, 1000 + n), (B, 53), b"x"))), "est|trk");
+    }
+}
+
+#[test]
+fn a_watcher_is_told_of_what_comes_and_goes() {
+    let t = tracker(10);
+    let f = udp((A, 1000), (B, 53), b"x");
+    commit(&t, 0, &f);
+    assert_eq!(t.next_notice(), None, "nobody watched");
+    t.set_watched(true);
+    commit(&t, 0, &udp((A, 1001), (B, 53), b"x"));
+    t.sweep(Millis(500_000), 1000);
+    t.sweep(Millis(500_000), 1000);
+    let told: Vec<_> =
+        std::iter::from_fn(|| t.next_notice()).map(|n| (n.what, n.orig.sport())).collect();
+    assert_eq!(told[0], (Event::Inserted, 1001));
+    let ended: std::collections::BTreeSet<_> = told[1..].iter().map(|n| n.1).collect();
+    assert_eq!(ended, [1000, 1001].into());
+    assert!(told[1..].iter().all(|n| n.0 == Event::Expired));
+    for i in 0..20_000u64 {
+        commit(&t, i, &udp((Addr::V4(host(i as u32)), 7), (B, 53), b"x"));
+    }
+    assert!(t.lost_notices() > 0, "a ring that nobody empties loses, and says so");
+    t.set_watched(false);
 }
