@@ -36,6 +36,20 @@ impl std::fmt::Display for Stuck {
 
 impl std::error::Error for Stuck {}
 
+/// A worker that panicked is a defect, and a switch that goes on without one of its workers drops
+/// what that one should have carried, for ever. The process ends instead: the kernel takes the XDP
+/// programs off with it, and whoever supervises it starts it again with its stored configuration.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a worker has panicked: the switch ends");
+            std::process::abort();
+        }
+    }
+}
+
 /// The running workers.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -69,8 +83,11 @@ impl Engine {
         };
         for me in 0..cores.len() {
             let worker = Worker::new(shared.clone(), me, WorkerOptions { poll }, started)?;
-            let thread =
-                std::thread::Builder::new().name(format!("worker-{me}")).spawn(|| worker.run())?;
+            let run = move || {
+                let _watch = EndOnPanic;
+                worker.run();
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{me}")).spawn(run)?;
             engine.threads.push(thread);
         }
         Ok(engine)
