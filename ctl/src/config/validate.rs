@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use tunnel::TunnelTable;
+
 use super::{BRIDGES_LIMIT, Bridge, Config, NETDEV_NAME_LIMIT, OFPORT_MAX, PORTS_LIMIT, is_name};
 use crate::error::{CtlError, quoted};
 use crate::schema::{BridgeSettings, PORT, PortSettings, PortType, VlanMode};
@@ -34,7 +36,22 @@ pub(super) fn validate(config: &Config) -> Result<Vec<String>, CtlError> {
             check_port(port, &p.settings, &mut warnings)?;
         }
     }
+    distinct_tunnels(config)?;
     Ok(warnings)
+}
+
+/// No two tunnel ports would receive the same packets.
+fn distinct_tunnels(config: &Config) -> Result<(), CtlError> {
+    let mut all = TunnelTable::default();
+    for (_, name, port) in config.ports().filter(|(_, _, p)| p.port_type().is_tunnel()) {
+        let tunnel = port.settings.tunnel(name)?;
+        if let Err(other) = all.insert(&tunnel, name) {
+            return Err(CtlError::exists(format!(
+                "port \"{name}\": port \"{other}\" has the same remote_ip, local_ip and key"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn bridge_warnings(name: &str, settings: &BridgeSettings, warnings: &mut Vec<String>) {
@@ -123,6 +140,9 @@ fn check_port(
             "port \"{name}\": mtu_request applies to network devices, this port is of type {kind}"
         )));
     }
+    if kind.is_tunnel() {
+        settings.tunnel(name)?;
+    }
     vlan_warnings(name, settings, warnings);
     Ok(())
 }
@@ -189,6 +209,16 @@ mod tests {
             ("add-port b p type=internal options:n_rxq=2", "applies to type afxdp"),
             ("add-port b p mac=02:00:00:00:00:01", "mac applies to internal"),
             ("add-port b sixteen-letters-", "at most 15"),
+            ("add-port b t type=vxlan", "options:remote_ip"),
+            (
+                "add-port b t type=gre options:remote_ip=1.2.3.4 options:dst_port=5",
+                "applies to type",
+            ),
+            ("add-port b t type=geneve options:remote_ip=1.2.3", "options:remote_ip=1.2.3"),
+            (
+                "add-port b t type=vxlan options:remote_ip=1.2.3.4 options:key=99999999",
+                "options:key",
+            ),
             ("set port b type=patch", "cannot be other than internal"),
             ("set port b ofport_request=5", "bridge's own port"),
             ("set port b mac=02:00:00:00:00:01", "other_config:hwaddr"),

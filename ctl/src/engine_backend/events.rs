@@ -22,6 +22,7 @@ impl EngineBackend {
                 }
                 Event::LearnFlow { bridge, flow } => self.switch.learn_flow(bridge, &flow, now),
                 Event::PacketIn(p) => self.packet_in(&p.0, &p.1),
+                Event::NeedNeighbour(target) => self.below.want(target),
                 Event::PortGone(dp) => self.port_gone(dp),
             }
         }

@@ -14,6 +14,7 @@ mod reports;
 mod text;
 mod trace;
 mod translate;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -48,6 +49,8 @@ pub struct EngineBackend {
     /// By name; the bridges' own ports included, patch ports not.
     open: BTreeMap<String, Opened>,
     pool: FramePool,
+    /// The network that tunnels' packets cross.
+    below: tunnels::Below,
     last_second: Instant,
     rates: reports::Rates,
     /// What the transaction that is carried out would go back to.
@@ -76,6 +79,7 @@ impl EngineBackend {
             switch: Switch::default(),
             devices: Devices::new(region)?,
             open: BTreeMap::new(),
+            below: Default::default(),
             pool,
             last_second: Instant::now(),
             rates: reports::Rates::default(),
@@ -194,13 +198,16 @@ impl EngineBackend {
             // Both ends are joined once all ports are known.
             return Ok(());
         }
+        if new.port_type().is_tunnel() {
+            return self.add_tunnel(bridge, name, new);
+        }
         let id = self.bridge_id(bridge)?;
         let ofport = OfPort(u32::from(new.ofport));
         self.open_device(name, ofport, id, new.port_type(), &new.settings, restore, warnings)
     }
 
     fn del_port(&mut self, bridge: &str, name: &str, old: &Port) -> Result<(), CtlError> {
-        if old.port_type() == PortType::Patch {
+        if !old.port_type().is_netdev() {
             let id = self.bridge_id(bridge)?;
             self.switch.remove_port(id, OfPort(u32::from(old.ofport)));
             return self.publish();
@@ -222,6 +229,12 @@ impl EngineBackend {
                 self.del_port(bridge, name, old)?;
             }
             return Ok(());
+        }
+        if new.port_type().is_tunnel() {
+            if old.ofport != new.ofport {
+                self.del_port(bridge, name, old)?;
+            }
+            return self.add_tunnel(bridge, name, new);
         }
         let reopen = old.ofport != new.ofport || ports::needs_reopen(&old.settings, &new.settings);
         if reopen {
@@ -319,6 +332,8 @@ impl Backend for EngineBackend {
             }
         }
         self.join_patches(new)?;
+        self.below.touch();
+        self.follow_kernel();
         self.publish()?;
         Ok(warnings)
     }
@@ -372,6 +387,7 @@ impl Backend for EngineBackend {
         self.hear_workers();
         self.follow_links();
         self.retry_ports();
+        self.follow_kernel();
         if now.duration_since(self.last_second) >= Duration::from_secs(1) {
             self.last_second = now;
             self.every_second();
@@ -384,7 +400,7 @@ impl Backend for EngineBackend {
 
     fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {
         let engine = self.engine.iter().map(|e| e.shared().control_fd());
-        engine.chain([self.devices.system.links.fd()]).collect()
+        engine.chain([self.devices.system.links.fd()]).chain(self.below.fd()).collect()
     }
 
     fn shutdown(&mut self) {
@@ -408,8 +424,11 @@ impl Backend for EngineBackend {
 /// The memory for frames. More than there is would be refused only when it is touched, by a signal.
 fn region(bytes: usize) -> Result<Arc<Region>, CtlError> {
     let refused = |why: String| {
-        CtlError::system(format!("--umem: the kernel refused {} MiB for frames: {why}", bytes >> 20))
-            .with_hint("give less with --umem, or more memory to the daemon")
+        CtlError::system(format!(
+            "--umem: the kernel refused {} MiB for frames: {why}",
+            bytes >> 20
+        ))
+        .with_hint("give less with --umem, or more memory to the daemon")
     };
     if let Some(available) = available_memory().filter(|a| bytes > *a) {
         return Err(refused(format!("{} MiB are available", available >> 20)));

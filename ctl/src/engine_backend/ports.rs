@@ -42,6 +42,7 @@ pub struct Opened {
     pub ofport: OfPort,
     pub vlan: VlanConfig,
     settings: PortSettings,
+    is_internal: bool,
     handle: PortHandle,
 }
 
@@ -169,6 +170,11 @@ impl Opened {
         Ok(())
     }
 
+    /// The kernel's link behind an internal port, while it is in this namespace.
+    pub fn internal_link(&self) -> Option<u32> {
+        self.is_internal.then(|| self.handle.ifindex()).flatten()
+    }
+
     /// Let the device go for good.
     pub fn close(self, queues: Vec<Queue>, pool: &mut afxdp::FramePool, system: &PortSystem) {
         self.handle.close(queues, pool, system);
@@ -219,6 +225,7 @@ impl EngineBackend {
             ofport,
             vlan: translate::vlan(settings),
             settings: settings.clone(),
+            is_internal: kind == PortType::Internal,
             handle,
         };
         let dp = opened.dp;

@@ -68,9 +68,7 @@ impl EngineBackend {
                 answer(&self.megaflows(max)?)
             }
             Command::Workers {} => answer(&self.workers()),
-            other => {
-                Err(CtlError::internal(format!("nobody carries out \"{}\"", other.text())))
-            }
+            other => Err(CtlError::internal(format!("nobody carries out \"{}\"", other.text()))),
         }
     }
 
@@ -244,6 +242,10 @@ impl EngineBackend {
                 format!("fdb {} vlan={vlan} mac={}", bridge(*b), mac_text(*mac))
             }
             Dep::Group(b, g) => format!("group {g} of {}", bridge(*b)),
+            Dep::Listener(kind, 0) => format!("tunnels of type {}", kind.name()),
+            Dep::Listener(kind, port) => format!("tunnels of type {}, port {port}", kind.name()),
+            Dep::Routes => "routes".to_owned(),
+            Dep::Neigh(t) => format!("neighbour {} on link {}", t.address, t.link),
         }
     }
 

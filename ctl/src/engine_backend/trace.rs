@@ -69,9 +69,7 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
         Command::Trace { bridge, flow, packets, ct_next, generate } => {
             let names = Names::of(config, bridge)?;
             let described = match flow {
-                Some(text) => {
-                    Some(parse_packet(text, &names).map_err(|e| refused("packet", &e))?)
-                }
+                Some(text) => Some(parse_packet(text, &names).map_err(|e| refused("packet", &e))?),
                 None => None,
             };
             let packets = match (described, packets.is_empty()) {
@@ -101,7 +99,8 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
 
 fn frames(packets: &[String], base: Option<&FlowKey>) -> Result<Vec<Described>, CtlError> {
     if packets.len() > MAX_FRAMES {
-        let message = format!("{} packets are more than the {MAX_FRAMES} of one trace", packets.len());
+        let message =
+            format!("{} packets are more than the {MAX_FRAMES} of one trace", packets.len());
         return Err(CtlError::invalid(message));
     }
     packets.iter().map(|p| frame(p, base)).collect()
@@ -137,8 +136,7 @@ fn hex(text: &str) -> Result<Vec<u8>, CtlError> {
                 continue;
             }
             let at = quoted(&c.to_string());
-            let message =
-                format!("packet, column {}: at {at}: expected hexadecimal digits", i + 1);
+            let message = format!("packet, column {}: at {at}: expected hexadecimal digits", i + 1);
             return Err(CtlError::invalid(message));
         };
         match half.take() {
@@ -207,7 +205,10 @@ impl EngineBackend {
         if known || matches!(port, OfPort::NONE | OfPort::CONTROLLER) {
             return Ok(());
         }
-        Err(CtlError::not_found(format!("in_port: bridge \"{bridge}\" has no port {}", port.to_16())))
+        Err(CtlError::not_found(format!(
+            "in_port: bridge \"{bridge}\" has no port {}",
+            port.to_16()
+        )))
     }
 
     /// The key of a packet as a worker would see it: `in_port` is the datapath's, if there is one.
@@ -281,6 +282,8 @@ impl EngineBackend {
                 Effect::LearnMac { bridge, vlan, mac, port } => {
                     self.switch.fdb_learn(*bridge, *vlan, *mac, *port, now);
                 }
+                Effect::NeedNeighbour(target) => self.below.want(*target),
+                Effect::RefreshNeighbour(n) => n.used.store(now, Ordering::Relaxed),
                 Effect::RefreshMac(entry) => entry.used.store(now, Ordering::Relaxed),
                 Effect::LearnFlow { bridge, flow } => self.switch.learn_flow(*bridge, flow, now),
             }
@@ -360,6 +363,8 @@ fn come_back(
             DpAction::Clone(steps) => come_back(steps, &mut key.clone(), ct_next, waiting),
             DpAction::Recirculate(state) => waiting.push_back((state.clone(), key.clone())),
             DpAction::Output(_)
+            | DpAction::TunnelPush(_)
+            | DpAction::TunnelPop(_)
             | DpAction::Truncate(_)
             | DpAction::Controller(_)
             | DpAction::Drop(_) => {}

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::types::{Mac, PortType, PriorityTags, QinqEthtype, VlanMode, XdpMode};
-use super::value::{Atom, Value, parse_bool, parse_int};
+use super::value::{Atom, Value, parse_bool, parse_int, parse_optional};
+use crate::error::CtlError;
+use tunnel::TunnelConfig;
+
 use super::{Column, FreeMap, Mismatch, Table, int_atom, optional, text_atom, vlan_set};
 
 /// What is configured of a port; a field that is empty has its default.
@@ -42,6 +45,9 @@ pub struct PortSettings {
     pub accept_tag_loss: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_rxq: Option<u16>,
+    /// Options of a tunnel by name, as given; [`PortSettings::tunnel`] reads them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", rename = "tunnel")]
+    pub tunnel_options: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub external_ids: BTreeMap<String, String>,
 }
@@ -77,6 +83,17 @@ impl PortSettings {
         self.kind.unwrap_or(PortType::Afxdp)
     }
 
+    /// What the options of tunnel port `name` come to; the error names the option.
+    pub fn tunnel(&self, name: &str) -> Result<TunnelConfig, CtlError> {
+        let kind = self.port_type();
+        let options = self.tunnel_options.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        match TunnelConfig::new(kind.as_str(), options) {
+            Some(Ok(config)) => Ok(config),
+            Some(Err(e)) => Err(CtlError::invalid(format!("port \"{name}\": {e}"))),
+            None => Err(CtlError::internal(format!("port \"{name}\": type {kind} is no tunnel"))),
+        }
+    }
+
     pub fn priority_tags(&self) -> PriorityTags {
         self.priority_tags.unwrap_or(PriorityTags::Never)
     }
@@ -102,12 +119,26 @@ impl PortSettings {
     }
 }
 
+const TUNNELS: &[PortType] = &[PortType::Vxlan, PortType::Gre, PortType::Ip6gre, PortType::Geneve];
+
 /// Which types of port an `options:` key applies to. A key that is set on another type is refused.
 pub(crate) const OPTION_TYPES: &[(&str, &[PortType])] = &[
     ("peer", &[PortType::Patch]),
     ("xdp-mode", &[PortType::Afxdp]),
     ("accept-tag-loss", &[PortType::Afxdp]),
     ("n_rxq", &[PortType::Afxdp]),
+    ("remote_ip", TUNNELS),
+    ("local_ip", TUNNELS),
+    ("key", TUNNELS),
+    ("in_key", TUNNELS),
+    ("out_key", TUNNELS),
+    ("tos", TUNNELS),
+    ("ttl", TUNNELS),
+    ("df_default", TUNNELS),
+    ("csum", TUNNELS),
+    ("seq", &[PortType::Gre, PortType::Ip6gre]),
+    ("dst_port", &[PortType::Vxlan, PortType::Geneve]),
+    ("egress_pkt_mark", TUNNELS),
 ];
 
 fn vid(text: &str) -> Option<u16> {
@@ -134,6 +165,34 @@ fn queues(text: &str) -> Option<u16> {
     parse_int(text, 1, 1024)
 }
 
+/// An option of tunnels, kept as it is given: what it may be depends on the port's type, and is
+/// judged with the whole configuration.
+macro_rules! tunnel_option {
+    ($key:literal, $expected:literal, $help:literal) => {
+        Column {
+            name: "options",
+            key: Some($key),
+            expected: $expected,
+            help: $help,
+            set: |s, text| {
+                match parse_optional(text).ok_or(Mismatch)? {
+                    None => drop(s.tunnel_options.remove($key)),
+                    Some(v) if v.is_empty() || v.len() > TUNNEL_OPTION_LIMIT => {
+                        return Err(Mismatch);
+                    }
+                    Some(v) => drop(s.tunnel_options.insert($key.to_owned(), v)),
+                }
+                Ok(())
+            },
+            get: |s| Value::Optional(s.tunnel_options.get($key).map(|v| Atom::String(v.clone()))),
+            clear: |s| drop(s.tunnel_options.remove($key)),
+        }
+    };
+}
+
+/// Longest value of a tunnel's option, in bytes; an IPv6 address has at most 45.
+const TUNNEL_OPTION_LIMIT: usize = 64;
+
 /// The columns and keys of a port and its interface.
 pub static PORT: Table<PortSettings> = Table {
     name: "port",
@@ -143,7 +202,7 @@ pub static PORT: Table<PortSettings> = Table {
             kind,
             PortType::parse_column,
             text_atom,
-            "afxdp, internal or patch (system and \"\" mean afxdp)",
+            "afxdp, internal, patch, vxlan, gre, ip6gre or geneve (system and \"\" mean afxdp)",
             "what the port is made of; an existing network device by default"
         ),
         optional!(
@@ -206,6 +265,38 @@ pub static PORT: Table<PortSettings> = Table {
              separates anything"),
         optional!("options": "n_rxq", n_rxq, queues, text_atom,
             "a number of queues from 1 to 1024", "how many receive queues of an afxdp port to use"),
+        tunnel_option!("remote_ip", "an IPv4 or IPv6 address, or flow", "the tunnel's other end"),
+        tunnel_option!(
+            "local_ip",
+            "an IPv4 or IPv6 address, or flow",
+            "the address to send from and to accept packets for"
+        ),
+        tunnel_option!("key", "a number or flow", "the tunnel id in both directions"),
+        tunnel_option!("in_key", "a number or flow", "the tunnel id that packets must come with"),
+        tunnel_option!("out_key", "a number or flow", "the tunnel id to send"),
+        tunnel_option!("tos", "a number or inherit", "the outer header's DSCP bits"),
+        tunnel_option!(
+            "ttl",
+            "a number from 1 to 255 or inherit",
+            "the outer header's time to live, default 64"
+        ),
+        tunnel_option!(
+            "df_default",
+            "true or false",
+            "whether outer packets must not be fragmented, default true"
+        ),
+        tunnel_option!(
+            "csum",
+            "true or false",
+            "whether outer packets have a UDP or GRE checksum, default false"
+        ),
+        tunnel_option!("seq", "true or false", "whether GRE packets are numbered, default false"),
+        tunnel_option!(
+            "dst_port",
+            "a UDP port",
+            "the UDP port of a vxlan or geneve tunnel, default 4789 or 6081"
+        ),
+        tunnel_option!("egress_pkt_mark", "a number", "the mark that outer packets get"),
     ],
     free_maps: &[FreeMap {
         name: "external_ids",
@@ -307,7 +398,7 @@ mod tests {
         assert!(text("vlan_mode=acces").contains("access, trunk"));
         assert!(text("ofport_request=0").contains("1 to 65279"));
         assert!(text("tag").contains("KEY=VALUE"));
-        assert!(text("type=dpdk").contains("afxdp, internal or patch"));
+        assert!(text("type=dpdk").contains("afxdp, internal, patch"));
         assert!(text("options:peer=a/b").contains("options:peer"));
     }
 

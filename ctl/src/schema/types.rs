@@ -75,6 +75,14 @@ text_enum!(
         Internal = "internal",
         /// One end of a pair that joins two bridges; exists in translation only.
         Patch = "patch",
+        /// A VXLAN tunnel (RFC 7348).
+        Vxlan = "vxlan",
+        /// A GRE tunnel for Ethernet (RFC 2784, RFC 2890).
+        Gre = "gre",
+        /// The same over IPv6.
+        Ip6gre = "ip6gre",
+        /// A Geneve tunnel (RFC 8926).
+        Geneve = "geneve",
     }
 );
 
@@ -82,6 +90,11 @@ impl PortType {
     /// True where the port is a network device of that name, so that the kernel's naming rules apply.
     pub const fn is_netdev(self) -> bool {
         matches!(self, Self::Afxdp | Self::Internal)
+    }
+
+    /// True for tunnels, which exist in translation only.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Gre | Self::Ip6gre | Self::Geneve)
     }
 
     /// Reads a `type` column. `system` and `""` are what stock tools write for an existing device.

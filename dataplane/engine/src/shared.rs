@@ -58,6 +58,8 @@ pub enum Event {
         /// The flow.
         flow: Arc<LearnedFlow>,
     },
+    /// A packet waits for, or was dropped for want of, a neighbour's address.
+    NeedNeighbour(tunnel::neigh::Target),
     /// A packet for controllers.
     PacketIn(Box<(Arc<ToController>, Vec<u8>)>),
     /// The device behind this port is gone.

@@ -19,5 +19,6 @@ pub mod rules;
 pub mod snapshot;
 pub mod switch;
 pub mod text;
+pub mod underlay;
 pub mod vlan;
 pub mod xlate;

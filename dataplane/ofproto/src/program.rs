@@ -39,10 +39,24 @@ pub enum DpAction {
     CtClear,
     /// Look a copy of the packet up again, to go on with this state.
     Recirculate(std::sync::Arc<Recirculation>),
+    /// Put the outer headers of a tunnel in front of the packet.
+    TunnelPush(std::sync::Arc<Push>),
+    /// Take the outer headers off a copy of the packet and look that up again, as one that came
+    /// in by this listener ([`crate::underlay::listener`]).
+    TunnelPop(DpPort),
     /// Hand a copy to the control side.
     Controller(std::sync::Arc<ToController>),
     /// The packet ends here, for this reason. Only as the last step.
     Drop(Drop),
+}
+
+/// An outer header, and how large what it is put in front of may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The header.
+    pub encap: tunnel::Encap,
+    /// Bytes of the largest frame, its Ethernet header included, that the path can carry.
+    pub max_frame: u32,
 }
 
 /// What the tracker is asked.

@@ -18,6 +18,7 @@ use flow::key::mix;
 use crate::group_table::GroupEntry;
 use crate::program::DpPort;
 use crate::rule::Rule;
+use crate::underlay::{TunnelPort, Underlay};
 use crate::vlan::VlanConfig;
 
 /// Number of OpenFlow tables of a bridge (0 to 254).
@@ -38,6 +39,8 @@ pub enum PortKind {
     Datapath(DpPort),
     /// Into another bridge, by that bridge's port; `None` while the peer does not exist.
     Patch(Option<(BridgeId, OfPort)>),
+    /// Into a tunnel: with an outer header, into the bridge that the route leads to.
+    Tunnel(Arc<TunnelPort>),
 }
 
 /// One port of a bridge.
@@ -159,6 +162,8 @@ pub struct Snapshot {
     pub bridges: Arc<Vec<Option<Arc<Bridge>>>>,
     /// Where packets from a datapath port enter: by `DpPort`.
     pub ingress: Arc<Vec<Option<(BridgeId, OfPort)>>>,
+    /// What tunnels need.
+    pub underlay: Arc<Underlay>,
     /// The end of the change log that belongs to this version.
     pub log: Arc<LogNode>,
 }
@@ -170,6 +175,7 @@ impl Snapshot {
             version: 0,
             bridges: Arc::default(),
             ingress: Arc::default(),
+            underlay: Arc::default(),
             log: Arc::new(LogNode::new(0, Vec::new())),
         }
     }
@@ -227,6 +233,12 @@ pub enum Dep {
     Fdb(BridgeId, u16, u64),
     /// A group.
     Group(BridgeId, u32),
+    /// The tunnel ports of an encapsulation and a UDP port (0 for GRE).
+    Listener(tunnel::Kind, u16),
+    /// The ways to tunnels' remote addresses: links, addresses and routes.
+    Routes,
+    /// A neighbour's address.
+    Neigh(tunnel::neigh::Target),
 }
 
 impl Dep {
@@ -238,6 +250,12 @@ impl Dep {
             Dep::Port(b, p) => (3, u64::from(b.0), u64::from(p.0)),
             Dep::Fdb(b, vlan, mac) => (4, u64::from(b.0), fdb_key(vlan, mac)),
             Dep::Group(b, g) => (5, u64::from(b.0), u64::from(g)),
+            Dep::Listener(kind, port) => (6, kind as u64, u64::from(port)),
+            Dep::Routes => (7, 0, 0),
+            Dep::Neigh(t) => {
+                let address = tunnel::table::number(t.address);
+                (8, u64::from(t.link) ^ (address >> 64) as u64, address as u64)
+            }
         };
         mix(mix(kind ^ 0x9e37_79b9_7f4a_7c15, a ^ 0xa076_1d64_78bd_642f), b ^ 0x8ebc_6af0_9c88_c6e3)
     }

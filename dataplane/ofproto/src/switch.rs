@@ -7,6 +7,8 @@
 //!
 //! Used by the control thread alone. Must not know: workers, text, how ports are opened.
 
+mod tunnels;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -184,12 +186,14 @@ impl Switch {
         // Flooding looks at every port's settings, but not at its link.
         let only_state =
             old.as_ref().is_some_and(|o| Port { up: port.up, ..(**o).clone() } == port);
-        Arc::make_mut(&mut bridge.ports).insert(number, Arc::new(port));
+        let port = Arc::new(port);
+        Arc::make_mut(&mut bridge.ports).insert(number, port.clone());
         let old_dp = old.as_deref().and_then(dp_port);
         if old_dp != dp {
             self.set_ingress(old_dp, None);
             self.set_ingress(dp, Some((id, number)));
         }
+        self.set_tunnel((id, number), old.as_deref(), Some(&port));
         self.depends(Dep::Port(id, number));
         if !only_state {
             self.depends(Dep::Bridge(id));
@@ -201,6 +205,7 @@ impl Switch {
         let Some(bridge) = self.bridge_mut(id) else { return };
         let Some(old) = Arc::make_mut(&mut bridge.ports).remove(&number) else { return };
         self.set_ingress(dp_port(&old), None);
+        self.set_tunnel((id, number), Some(&old), None);
         self.depends(Dep::Port(id, number));
         self.depends(Dep::Bridge(id));
         self.fdb_remove(id, |e| e.port == number);
@@ -297,6 +302,6 @@ impl Switch {
 fn dp_port(port: &Port) -> Option<DpPort> {
     match port.kind {
         PortKind::Datapath(dp) => Some(dp),
-        PortKind::Patch(_) => None,
+        PortKind::Patch(_) | PortKind::Tunnel(_) => None,
     }
 }

@@ -250,6 +250,38 @@ impl Encap {
     }
 }
 
+impl std::fmt::Display for Encap {
+    /// `vxlan(src=10.0.0.1,dst=10.0.0.2,id=5,eth_dst=02:00:00:00:00:01)`, an id only if there is
+    /// one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let h = &self.head[..usize::from(self.len)];
+        let address = |at: usize| -> IpAddr {
+            if self.v6 {
+                let a: [u8; 16] = std::array::from_fn(|i| h[L3 + 8 + 16 * at + i]);
+                a.into()
+            } else {
+                let a: [u8; 4] = std::array::from_fn(|i| h[L3 + 12 + 4 * at + i]);
+                a.into()
+            }
+        };
+        write!(f, "{}(src={},dst={}", self.kind.name(), address(0), address(1))?;
+        let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+        let l4 = L3 + if self.v6 { 40 } else { 20 };
+        match self.kind {
+            Kind::Vxlan | Kind::Geneve => write!(f, ",id={}", word(l4 + 12) >> 8)?,
+            Kind::Gre => {
+                let bits = u16::from_be_bytes([h[l4], h[l4 + 1]]);
+                let at = l4 + 4 + if bits & GRE_CSUM != 0 { 4 } else { 0 };
+                if bits & GRE_KEY != 0 {
+                    write!(f, ",id={}", word(at))?;
+                }
+            }
+        }
+        let mac: Vec<String> = h[..6].iter().map(|b| format!("{b:02x}")).collect();
+        write!(f, ",eth_dst={})", mac.join(":"))
+    }
+}
+
 impl Sender {
     #[inline]
     fn next_id(&mut self) -> u16 {

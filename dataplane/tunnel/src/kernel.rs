@@ -102,6 +102,14 @@ impl Kernel {
         }
     }
 
+    /// Whether links, addresses and routes are those of `other`. May say no where they are, never
+    /// yes where they are not.
+    pub fn same_paths(&self, other: &Kernel) -> bool {
+        self.links.ptr_eq(&other.links)
+            && self.addresses.ptr_eq(&other.addresses)
+            && self.routes.is_same(&other.routes)
+    }
+
     /// The way to an address, if there is a route by a link that is up and an address to send
     /// from.
     pub fn path(&self, dst: IpAddr) -> Option<Path> {

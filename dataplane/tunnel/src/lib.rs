@@ -5,12 +5,13 @@
 //! - [`send`]: which outer header fields does a packet sent to a tunnel port get?
 //! - [`encap`], [`mod@decap`]: outer headers put on and taken off.
 //! - [`ecn`]: congestion marks across tunnels. [`pmtu`]: answers to packets that are too big.
-//! - [`route`], [`neigh`], [`kernel`], [`netlink`]: the way to the remote address, from own tables and the
+//! - [`route`], [`neigh`], [`kernel`], [`netlink`], [`ask`]: the way to the remote address, from own tables and the
 //!   kernel's.
 //!
 //! All of it is called from above with time as a parameter; nothing here knows ports' queues,
 //! bridges or OpenFlow tables.
 
+pub mod ask;
 pub mod config;
 pub mod decap;
 pub mod ecn;

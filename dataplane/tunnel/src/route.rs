@@ -165,6 +165,11 @@ impl Lengths {
 }
 
 impl RouteTable {
+    /// Whether both are the same version of one table.
+    pub fn is_same(&self, other: &RouteTable) -> bool {
+        self.routes.ptr_eq(&other.routes)
+    }
+
     /// Add a route; one of the same prefix, origin and metric is replaced and returned.
     pub fn insert(&mut self, route: Route) -> Option<Route> {
         let prefix = route.prefix;

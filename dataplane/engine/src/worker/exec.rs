@@ -24,7 +24,7 @@ use crate::shared::{Event, Shared, WorkerShared, add};
 /// Clones nested in each other at most; translation never nests deeper.
 const MAX_CLONES: usize = 16;
 /// Times that one packet is looked up again at most.
-const MAX_PASSES: u8 = 8;
+pub(super) const MAX_PASSES: u8 = 8;
 
 /// One queue of a port, with the packets that are to leave by it in this round.
 pub(super) struct Slot {
@@ -84,6 +84,7 @@ pub(super) struct Transmit {
     handed_to: u64,
     pub told: bool,
     pub now: u64,
+    pub sender: tunnel::Sender,
     /// Packets that are to be looked up again in this round.
     pub again: Vec<Recirculated>,
     random: u64,
@@ -100,11 +101,13 @@ pub(super) struct Where<'a> {
     pub tracked: Option<(u16, Verdict)>,
     /// How often the packet has been looked up before.
     pub passes: u8,
+    /// `key` is that of a packet which is inside of this one by now.
+    pub encapsulated: bool,
 }
 
 impl<'a> Where<'a> {
     pub fn new(key: &'a FlowKey, off: Offsets) -> Where<'a> {
-        Where { key, off, rule: None, tracked: None, passes: 0 }
+        Where { key, off, rule: None, tracked: None, passes: 0, encapsulated: false }
     }
 }
 
@@ -113,11 +116,49 @@ pub(super) struct Recirculated {
     pub packet: Packet,
     /// Port and recirculation id that it is looked up with.
     pub meta: u64,
-    /// What else was known of it, if it is more than port and connection: tunnel, marks.
-    pub metadata: Option<Box<FlowKey>>,
+    /// What else was known of it, if it is more than port and connection.
+    pub metadata: Option<Metadata>,
     pub tracked: Option<(u16, Verdict)>,
     pub passes: u8,
-    pub state: Arc<Recirculation>,
+    /// What it continues with; `None` for one that came out of a tunnel.
+    pub state: Option<Arc<Recirculation>>,
+    /// It was found to be one to drop.
+    pub bad: Option<Drop>,
+}
+
+/// The words of a key that do not come from the packet's bytes, connection aside: marks and
+/// tunnel fields.
+pub(super) struct Metadata([u64; METADATA_WORDS.len()]);
+
+const METADATA_WORDS: [usize; 10] = {
+    let mut words = [word::MARK; 10];
+    words[1] = word::PRIORITY;
+    let mut i = 2;
+    while i < words.len() {
+        words[i] = word::TUN_ID + i - 2;
+        i += 1;
+    }
+    words
+};
+
+impl Metadata {
+    /// Those of a key, if it has any.
+    fn of_any(key: &FlowKey) -> Option<Metadata> {
+        let some = Groups::TUNNEL.0 | Groups::MARK.0;
+        (key.groups().0 & some != 0).then(|| Metadata::of(key))
+    }
+
+    /// Those of a key.
+    pub fn of(key: &FlowKey) -> Metadata {
+        Metadata(METADATA_WORDS.map(|w| key.word(w)))
+    }
+
+    /// Write them into a key.
+    pub fn write(&self, key: &mut FlowKey) {
+        for (w, value) in METADATA_WORDS.into_iter().zip(self.0) {
+            key.set_word(w, value);
+        }
+    }
 }
 
 impl Transmit {
@@ -134,6 +175,7 @@ impl Transmit {
             handed_to: 0,
             told: false,
             now: 0,
+            sender: tunnel::Sender::default(),
             again: Vec::new(),
             random: crate::cpu::cycles() | 1,
         }
@@ -358,6 +400,9 @@ impl Transmit {
                     cut = Some(*n as usize);
                     Ok(())
                 }
+                DpAction::Clone(steps) if last && cut.is_none() && depth < MAX_CLONES => {
+                    return self.run_nested(steps, packet, at, depth + 1);
+                }
                 DpAction::Clone(steps) if depth < MAX_CLONES => {
                     self.clone_and_run(steps, &packet, at, depth);
                     Ok(())
@@ -374,6 +419,17 @@ impl Transmit {
                 DpAction::Recirculate(state) => {
                     match packet.duplicate(&mut self.pool) {
                         Some(copy) => self.recirculate(state, copy, at),
+                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
+                    }
+                    Ok(())
+                }
+                DpAction::TunnelPush(push) => self.tunnel_push(push, &mut packet, at),
+                DpAction::TunnelPop(listener) if last => {
+                    return self.tunnel_pop(*listener, packet, at);
+                }
+                DpAction::TunnelPop(listener) => {
+                    match packet.duplicate(&mut self.pool) {
+                        Some(copy) => self.tunnel_pop(*listener, copy, at),
                         None => self.note_drop(Drop::NoFrame, at, packet.len()),
                     }
                     Ok(())
@@ -411,12 +467,12 @@ impl Transmit {
         at: &mut Where<'_>,
         depth: usize,
     ) {
-        let off = at.off;
+        let (off, encapsulated) = (at.off, at.encapsulated);
         match packet.duplicate(&mut self.pool) {
             Some(copy) => self.run_nested(steps, copy, at, depth + 1),
             None => self.note_drop(Drop::NoFrame, at, packet.len()),
         }
-        at.off = off;
+        (at.off, at.encapsulated) = (off, encapsulated);
     }
 
     /// Ask the tracker about a packet, and translate it as the tracker says.
@@ -451,15 +507,14 @@ impl Transmit {
         if at.passes >= MAX_PASSES {
             return self.drop_packet(packet, Drop::Recirculation, at);
         }
-        let more = Groups(Groups::TUNNEL.0 | Groups::MARK.0);
-        let more = at.key.groups().0 & more.0 != 0;
         self.again.push(Recirculated {
             packet,
             meta: at.key.word(word::META) >> 32 << 32 | u64::from(state.id),
-            metadata: more.then(|| Box::new(at.key.clone())),
+            metadata: Metadata::of_any(at.key).filter(|_| !at.encapsulated),
             tracked: at.tracked,
             passes: at.passes + 1,
-            state: state.clone(),
+            state: Some(state.clone()),
+            bad: None,
         });
     }
 

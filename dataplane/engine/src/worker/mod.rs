@@ -11,6 +11,7 @@ pub mod command;
 mod exec;
 mod park;
 mod sweep;
+mod tunnel;
 mod upcall;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use afxdp::Packet;
 use arrayvec::ArrayVec;
 use conntrack::Verdict;
-use flow::{Drop, Field, FlowKey, Groups, Offsets, extract, word};
+use flow::{Drop, Field, FlowKey, Offsets, extract, word};
 use ofproto::program::{DpAction, DpPort};
 use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
@@ -352,18 +353,22 @@ impl Worker {
                 {
                     group.push(next);
                 }
-                for (i, r) in group.iter().enumerate() {
+                for (i, r) in group.iter_mut().enumerate() {
                     offsets[i] = restore_key(r, &mut keys[i]);
                 }
                 let n = group.len();
                 flows.mega.lookup(meta, &keys[..n], &mut found[..n]);
                 for (i, r) in group.drain(..).enumerate() {
-                    let Recirculated { packet, tracked, passes, state, .. } = r;
-                    let mut at =
-                        Where { key: &keys[i], off: offsets[i], rule: None, tracked, passes };
+                    let Recirculated { packet, tracked, passes, state, bad, .. } = r;
+                    let mut at = Where { tracked, passes, ..Where::new(&keys[i], offsets[i]) };
+                    if let Some(why) = bad {
+                        tx.drop_packet(packet, why, &at);
+                        continue;
+                    }
+                    let frozen = state.as_deref().map(|s| &s.state);
                     match found[i] {
                         Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
-                        _ => missed(flows, tx, packet, &mut at, Some(&state.state), budget),
+                        _ => missed(flows, tx, packet, &mut at, frozen, budget),
                     }
                 }
             }
@@ -451,17 +456,18 @@ fn missed(
 
 /// The key of a packet that is looked up again.
 #[inline]
-fn restore_key(r: &Recirculated, key: &mut FlowKey) -> Offsets {
-    match &r.metadata {
-        Some(known) => {
-            key.clone_from(known);
-            key.clear_groups_slow(Groups::CT);
-        }
-        None => key.clear_groups(),
+fn restore_key(r: &mut Recirculated, key: &mut FlowKey) -> Offsets {
+    key.clear_groups();
+    if let Some(known) = &r.metadata {
+        known.write(key);
     }
     key.set_word(word::META, r.meta);
     set_tracked(key, r.tracked.as_ref());
-    extract(r.packet.data(), r.packet.len(), key)
+    let off = extract(r.packet.data(), r.packet.len(), key);
+    if r.state.is_none() {
+        r.bad = tunnel::take_mark(&mut r.packet, &off, key).err();
+    }
+    off
 }
 
 /// Write what tracking said of a packet into its key.

@@ -182,7 +182,16 @@ impl Flows {
 /// Give the states that packets of this program come back with their ids.
 pub(super) fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
     for step in program.iter_mut() {
-        let DpAction::Recirculate(waiting) = step else { continue };
+        let waiting = match step {
+            DpAction::Recirculate(waiting) => waiting,
+            DpAction::Clone(steps) => {
+                let mut nested = std::mem::take(steps).into_vec();
+                number_states(&mut nested, all);
+                *steps = nested.into();
+                continue;
+            }
+            _ => continue,
+        };
         match all.intern(&waiting.state) {
             Some(known) => *waiting = known,
             None => {
@@ -200,6 +209,10 @@ fn apply(effect: &Effect, tx: &mut Transmit) {
         Effect::LearnMac { bridge, vlan, mac, port } => {
             tx.tell(Event::LearnMac { bridge: *bridge, vlan: *vlan, mac: *mac, port: *port });
         }
+        Effect::NeedNeighbour(target) => {
+            tx.tell(Event::NeedNeighbour(*target));
+        }
+        Effect::RefreshNeighbour(n) => n.used.store(tx.now, Ordering::Relaxed),
         Effect::LearnFlow { bridge, flow } => {
             tx.tell(Event::LearnFlow { bridge: *bridge, flow: flow.clone() });
         }

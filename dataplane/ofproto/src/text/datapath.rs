@@ -14,7 +14,7 @@ use flow::{Field, FlowKey, Match};
 use super::match_show::{show_flags, show_hex, show_ipv6, show_mac};
 use super::names::{CT_STATE, FRAGS, TCP_FLAGS};
 use crate::matching::{matched_eth_type, matched_ip_proto};
-use crate::program::{CtStep, DpAction};
+use crate::program::{CtStep, DpAction, DpPort};
 
 /// Bits of the key's `tun_flags`, lowest first.
 const TUNNEL: &[&str] = &["oam", "df", "csum", "key"];
@@ -74,9 +74,20 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
         ),
         DpAction::Ct(ct) => return show_ct(out, ct),
         DpAction::CtClear => write!(out, "ct_clear"),
+        DpAction::TunnelPush(push) => write!(out, "tnl_push({})", push.encap),
+        DpAction::TunnelPop(listener) => write!(out, "tnl_pop({})", port_text(*listener)),
         DpAction::Recirculate(r) => write!(out, "recirc({:#x})", r.id),
         DpAction::Drop(why) => write!(out, "drop({})", why.name()),
     };
+}
+
+/// A datapath port: its number, or what a listener receives.
+fn port_text(dp: DpPort) -> String {
+    match crate::underlay::listens(dp) {
+        Some((kind, 0)) => kind.name().to_owned(),
+        Some((kind, port)) => format!("{}:{port}", kind.name()),
+        None => dp.0.to_string(),
+    }
 }
 
 /// `ct(commit,zone=1,mark=0x1/0xffffffff,label=...,nat)`.

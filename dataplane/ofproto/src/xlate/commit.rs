@@ -80,5 +80,6 @@ impl Ctx<'_> {
 }
 
 /// Words that are headers of the packet or metadata that the datapath keeps, not registers, and
-/// not the VLAN words, which are committed on their own.
-const PACKET_WORDS: u64 = ((1 << word::METADATA) - 1) & !(1 << word::META) & !(1 << word::VLAN);
+/// not the VLAN words, which are committed on their own, nor tunnel fields, which live in translation
+/// until an outer header is made of them.
+const PACKET_WORDS: u64 = ((1 << word::TUN_ID) - 1) & !(1 << word::META) & !(1 << word::VLAN);

@@ -89,6 +89,14 @@ impl Ctx<'_> {
                 mask.set_word(w, u64::MAX);
             }
         }
+        // Tunnel fields that an action has set; the others come back with the packet.
+        for w in word::TUN_ID..word::METADATA {
+            let set = self.dirty.word(w);
+            if set != 0 {
+                metadata.set_word(w, self.key.word(w) & set);
+                mask.set_word(w, set);
+            }
+        }
         let state = Frozen {
             bridge: self.bridge.id,
             in_port: self.in_port,

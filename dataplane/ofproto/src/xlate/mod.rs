@@ -23,6 +23,7 @@ mod group;
 mod learn;
 mod normal;
 mod output;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::program::{DpAction, DpPort};
 use crate::recirc::Frozen;
 use crate::rule::{Rule, RuleStats};
 use crate::snapshot::{Bridge, BridgeId, Dep, FdbEntry, OfPort, Port, Snapshot};
+use crate::underlay;
 use crate::vlan::Tags;
 
 /// Resubmits, gotos, groups and patch crossings nested in each other at most.
@@ -75,6 +77,10 @@ pub enum Effect {
     },
     /// The source address was seen where it is known to be.
     RefreshMac(Arc<FdbEntry>),
+    /// A neighbour is to be asked for its address.
+    NeedNeighbour(::tunnel::neigh::Target),
+    /// A packet goes to a neighbour.
+    RefreshNeighbour(Arc<crate::underlay::Neighbour>),
     /// A `learn` action: the flow it makes for this packet.
     LearnFlow {
         /// In this bridge.
@@ -178,6 +184,8 @@ pub(crate) struct Ctx<'a> {
     action_set: actions::ActionSet,
     /// Bytes that outputs send at most.
     truncate: Option<u32>,
+    /// Tunnel ports that the packet is being sent into.
+    inside: smallvec::SmallVec<[(BridgeId, OfPort); 2]>,
     table: u8,
     rule: Option<Arc<Rule>>,
 }
@@ -192,10 +200,17 @@ pub fn translate<'a>(
     out.clear();
     let port = DpPort(key.get(flow::Field::InPort) as u32);
     out.depends.push(Dep::Ingress(port));
-    let entry = snapshot.entry(port);
+    let entry = match underlay::listens(port) {
+        None => snapshot.entry(port),
+        Some((kind, udp)) => {
+            out.depends.push(Dep::Listener(kind, udp));
+            snapshot.underlay.table.lookup(kind, udp, key, &mut out.mask).copied()
+        }
+    };
     let Some((bridge, in_port)) = entry.and_then(|(b, p)| Some((snapshot.bridge(b)?, p))) else {
-        finish_dropped(out, Drop::PortGone);
-        return;
+        let is_tunnel = underlay::listens(port).is_some();
+        let why = if is_tunnel { Drop::TunnelNoPort } else { Drop::PortGone };
+        return finish_dropped(out, why);
     };
     let mut ctx = Ctx::new(snapshot, bridge, in_port, key, sink, out);
     ctx.enter_bridge();
@@ -239,8 +254,12 @@ pub fn resume<'a>(
         return finish_dropped(out, Drop::Recirculation);
     };
     let mut ctx = Ctx::new(snapshot, bridge, frozen.in_port, key, sink, out);
-    for (w, value, _) in frozen.metadata.iter() {
-        ctx.key.set_word(w, value);
+    for (w, value, mask) in frozen.metadata.iter() {
+        if (word::TUN_ID..word::METADATA).contains(&w) {
+            ctx.write_word(w, value, mask);
+        } else {
+            ctx.key.set_word(w, value);
+        }
     }
     ctx.action_set.write(&frozen.action_set);
     ctx.depend(Dep::Port(frozen.bridge, frozen.in_port));
@@ -295,6 +314,7 @@ impl<'a> Ctx<'a> {
             table: 0,
             rule: None,
             truncate: None,
+            inside: Default::default(),
         }
     }
 

@@ -23,6 +23,9 @@ impl Ctx<'_> {
                 if self.out.program.len() >= MAX_STEPS {
                     return self.drop(Drop::TooManyActions);
                 }
+                if let Some(listener) = self.terminates(port.ofport) {
+                    return self.tunnel_pop(listener);
+                }
                 self.commit();
                 if let Some(len) = self.truncate {
                     self.out.program.push(DpAction::Truncate(len));
@@ -32,6 +35,7 @@ impl Ctx<'_> {
             }
             PortKind::Patch(None) => self.drop(Drop::PortDown),
             PortKind::Patch(Some((bridge, port))) => self.cross(bridge, port),
+            PortKind::Tunnel(ref tunnel) => self.tunnel_push(port.ofport, tunnel),
         }
     }
 
@@ -48,7 +52,12 @@ impl Ctx<'_> {
         let set = std::mem::take(&mut self.action_set);
         (self.bridge, self.in_port, self.exit) = (peer, port, false);
         self.key.set(Field::InPort, u128::from(port.0));
-        // Registers and metadata do not cross (ovs-fields(7)).
+        // Tunnel fields, registers and metadata do not cross (ovs-fields(7)).
+        for w in word::TUN_ID..word::METADATA {
+            if self.key.word(w) != 0 || self.fixed.word(w) != u64::MAX {
+                self.write_word(w, 0, u64::MAX);
+            }
+        }
         for w in word::METADATA..flow::WORDS {
             self.key.set_word(w, 0);
             self.fixed.set_word(w, u64::MAX);

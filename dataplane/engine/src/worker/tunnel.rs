@@ -1,0 +1,86 @@
+//! Outer headers on the packet path: put on, and taken off.
+
+use afxdp::Packet;
+use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract};
+use ofproto::program::{DpPort, Push};
+use ofproto::underlay::listens;
+use tunnel::{decap, ecn};
+
+use super::exec::{MAX_PASSES, Metadata, Recirculated, Transmit, Where};
+
+impl Transmit {
+    /// Put an outer header in front of a packet.
+    pub(super) fn tunnel_push(
+        &mut self,
+        push: &Push,
+        packet: &mut Packet,
+        at: &mut Where<'_>,
+    ) -> Result<(), Drop> {
+        if packet.len() > push.max_frame as usize {
+            return Err(Drop::TooBig);
+        }
+        at.off = push.encap.push(packet, at.key.flow_hash(), &mut self.sender)?;
+        at.encapsulated = true;
+        Ok(())
+    }
+
+    /// Take the outer headers off a packet, and have what was inside looked up.
+    pub(super) fn tunnel_pop(&mut self, listener: DpPort, mut packet: Packet, at: &Where<'_>) {
+        match self.decapsulate(listener, &mut packet, at) {
+            Ok(metadata) => self.again.push(Recirculated {
+                packet,
+                meta: u64::from(listener.0) << 32,
+                metadata: Some(metadata),
+                tracked: None,
+                passes: at.passes + 1,
+                state: None,
+                bad: None,
+            }),
+            Err(why) => self.drop_packet(packet, why, at),
+        }
+    }
+
+    fn decapsulate(
+        &mut self,
+        listener: DpPort,
+        packet: &mut Packet,
+        at: &Where<'_>,
+    ) -> Result<Metadata, Drop> {
+        if at.passes >= MAX_PASSES {
+            return Err(Drop::Recursion);
+        }
+        let (kind, _) = listens(listener).ok_or(Drop::TunnelNoPort)?;
+        let found;
+        let (outer, off) = if at.encapsulated {
+            let mut key = FlowKey::ZERO;
+            let off = extract(packet.data(), packet.len(), &mut key);
+            found = key;
+            (&found, off)
+        } else {
+            (at.key, at.off)
+        };
+        let inner = decap(packet, &off, outer, kind)?;
+        inner.strip(packet, &mut self.pool)?;
+        let mut key = FlowKey::ZERO;
+        inner.metadata(outer, &mut key);
+        Ok(Metadata::of(&key))
+    }
+}
+
+/// Give a packet that came out of a tunnel the congestion mark that the outer header asks for.
+pub(super) fn take_mark(packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
+    let ty = key.get64(Field::EthType);
+    let outer = key.get64(Field::TunTos) as u8;
+    if outer & ecn::MASK == 0 || off.end == 0 || ty != 0x800 && ty != 0x86dd {
+        return Ok(());
+    }
+    let had = key.get64(Field::NwTos) as u8;
+    let tos = ecn::decap(outer, had)?;
+    if tos != had {
+        key.set(Field::NwTos, tos.into());
+        let mut mask = FlowKey::ZERO;
+        mask.set(Field::NwTos, 0xff);
+        edit::set(packet, off, &Match::new(key, &mask))?;
+    }
+    Ok(())
+}

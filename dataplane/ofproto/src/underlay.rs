@@ -1,0 +1,108 @@
+//! What does translation know of tunnels and of the ways to their remote ends?
+//!
+//! An [`Underlay`] is the part of a snapshot that tunnels need: the tunnel ports by what they
+//! accept, the UDP ports (and GRE) that are listened on, and the kernel's view of routes,
+//! addresses and neighbours, with the bridge port behind each of its links. All of it is made of
+//! persistent maps, so that a clone for one change costs little.
+//!
+//! A packet that was decapsulated is looked up again as one that came in by a *listener*: a
+//! datapath port number that stands for an encapsulation and a UDP port ([`listener`]). Which
+//! tunnel port it belongs to is decided by translation, from the tunnel fields of its key.
+//!
+//! Written by control only, through [`crate::switch::Switch`]. Must not know: netlink, workers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tunnel::encap::Sequence;
+use tunnel::kernel::{Kernel, Path};
+use tunnel::neigh::Target;
+use tunnel::{Kind, TunnelConfig, TunnelTable};
+
+use crate::program::DpPort;
+use crate::snapshot::{BridgeId, OfPort};
+
+/// A tunnel port's own part of a [`crate::snapshot::Port`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelPort {
+    /// Its options.
+    pub config: TunnelConfig,
+    /// Numbers its GRE packets, if they are numbered.
+    pub sequence: Sequence,
+}
+
+/// A neighbour whose address is known.
+#[derive(Debug, Default)]
+pub struct Neighbour {
+    /// Its Ethernet address.
+    pub mac: u64,
+    /// When a packet was last sent to it, in milliseconds of the switch's clock.
+    pub used: AtomicU64,
+}
+
+/// Everything that tunnels look at besides flow tables.
+#[derive(Clone, Default)]
+pub struct Underlay {
+    /// Tunnel ports by what they accept.
+    pub table: TunnelTable<(BridgeId, OfPort)>,
+    /// How many tunnel ports listen on each UDP port (0 for GRE).
+    pub listeners: imbl::HashMap<(Kind, u16), u32>,
+    /// Links, addresses and routes; its neighbours are not used.
+    pub kernel: Kernel,
+    /// Resolved neighbours.
+    pub neighbours: imbl::HashMap<Target, Arc<Neighbour>>,
+    /// The port behind each link of the kernel that is the switch's own.
+    pub ports: imbl::HashMap<u32, (BridgeId, OfPort)>,
+    /// The same, from the port to the link.
+    pub links: imbl::HashMap<(BridgeId, OfPort), u32>,
+}
+
+impl Underlay {
+    /// The way to an address, to be sent from `src` if one is given.
+    pub fn path(&self, dst: IpAddr, src: Option<IpAddr>) -> Option<Path> {
+        let path = self.kernel.path(dst)?;
+        Some(Path { src: src.unwrap_or(path.src), ..path })
+    }
+
+    /// Whether the link behind a port has this address.
+    pub fn owns(&self, link: u32, address: IpAddr) -> bool {
+        let all = self.kernel.addresses.get(&link);
+        all.is_some_and(|list| list.iter().any(|a| a.address == address))
+    }
+}
+
+/// Bit of a datapath port number that says it is a listener.
+const LISTENER: u32 = 1 << 31;
+
+/// The datapath port by which packets come in that were received as `kind` on a UDP port (0 for
+/// GRE).
+pub fn listener(kind: Kind, port: u16) -> DpPort {
+    DpPort(LISTENER | (kind as u32) << 16 | u32::from(port))
+}
+
+/// The encapsulation and UDP port of a listener.
+pub fn listens(dp: DpPort) -> Option<(Kind, u16)> {
+    if dp.0 & LISTENER == 0 {
+        return None;
+    }
+    let kinds = [Kind::Vxlan, Kind::Gre, Kind::Geneve];
+    let kind = kinds.into_iter().find(|k| *k as u32 == dp.0 >> 16 & 0x7fff)?;
+    Some((kind, dp.0 as u16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_told_apart_from_ports() {
+        for kind in [Kind::Vxlan, Kind::Gre, Kind::Geneve] {
+            for port in [0, 1, 4789, 65535] {
+                assert_eq!(listens(listener(kind, port)), Some((kind, port)));
+            }
+        }
+        assert_eq!(listens(DpPort(4789)), None);
+        assert_eq!(listens(DpPort(LISTENER | 7 << 16)), None);
+    }
+}

@@ -1,0 +1,217 @@
+//! Into tunnels and out of them.
+//!
+//! A packet that is sent to a tunnel port gets an outer header, made whole here: where the route
+//! leads, from which address, to which neighbour. With that header as its key it goes on in the
+//! bridge whose port the route leaves by, as if that port's interface had sent it; what this
+//! bridge does with it becomes steps on a copy. The outer UDP source port differs from packet to
+//! packet and is 0 in the key.
+//!
+//! A packet that a bridge would give to the interface that owns its IP address, and that is one
+//! of a tunnel that is listened for, is decapsulated there, and looked up again.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use flow::extract::{eth_type, ip_proto};
+use flow::{Drop, Field, FlowKey, word};
+use tunnel::encap::Link;
+use tunnel::neigh::Target;
+use tunnel::send::{self, SendError};
+use tunnel::{Encap, Kind, Outer};
+
+use super::{Ctx, Effect, MAX_DEPTH};
+use crate::program::{DpAction, DpPort, Push};
+use crate::snapshot::{BridgeId, Dep, OfPort};
+use crate::underlay::{TunnelPort, listener};
+
+/// Tunnels inside of tunnels at most.
+const MAX_NESTED: usize = 4;
+
+impl Ctx<'_> {
+    /// Send the packet into a tunnel, by a port of the current bridge.
+    pub(super) fn tunnel_push(&mut self, port: OfPort, tunnel: &TunnelPort) {
+        let at = (self.bridge.id, port);
+        if self.inside.contains(&at) {
+            return self.drop(Drop::TunnelLoop);
+        }
+        if self.depth >= MAX_DEPTH || self.inside.len() >= MAX_NESTED {
+            return self.drop(Drop::Recursion);
+        }
+        if self.truncate.is_some() {
+            self.say(format_args!("packets cannot be cut on their way into a tunnel"));
+            return self.drop(Drop::Unsupported);
+        }
+        let mut wc = FlowKey::ZERO;
+        let made = send::outer(&tunnel.config, &self.key, &mut wc);
+        self.consult_mask(&wc);
+        let (outer, src) = match made {
+            Ok(made) => made,
+            Err(e) => {
+                self.say(format_args!("{e}"));
+                let id = matches!(e, SendError::Id(_));
+                return self.drop(if id { Drop::Unsupported } else { Drop::NoRoute });
+            }
+        };
+        let Some((way, push)) = self.find_way(&outer, src, tunnel) else { return };
+        let mut key = outer_key(&outer, way.src, way.link);
+        if let Some(mark) = tunnel.config.egress_pkt_mark {
+            key.set(Field::PktMark, mark.into());
+        }
+        self.commit();
+        self.inside.push(at);
+        self.in_underlay(way.at, key, push);
+        self.inside.pop();
+    }
+
+    /// The way to the remote address, and the header for it; else the packet is dropped.
+    fn find_way(
+        &mut self,
+        outer: &Outer,
+        src: Option<IpAddr>,
+        tunnel: &TunnelPort,
+    ) -> Option<(Way, Push)> {
+        let underlay = &self.snapshot.underlay;
+        self.depend(Dep::Routes);
+        let Some(path) = underlay.path(outer.dst, src) else {
+            self.say(format_args!("no route to {}", outer.dst));
+            self.drop(Drop::NoRoute);
+            return None;
+        };
+        let link = underlay.kernel.links.get(&path.link);
+        let (Some(at), Some(link)) = (underlay.ports.get(&path.link), link) else {
+            let name = link.map_or("?", |l| &l.name);
+            self.say(format_args!("the route to {} leads to {name}, not a port", outer.dst));
+            self.drop(Drop::NoRoute);
+            return None;
+        };
+        let target = Target { link: path.link, address: path.next_hop };
+        self.depend(Dep::Neigh(target));
+        let Some(neighbour) = underlay.neighbours.get(&target) else {
+            self.say(format_args!("{} is asked for its address", path.next_hop));
+            self.out.effects.push(Effect::NeedNeighbour(target));
+            self.drop(Drop::NeighbourPending);
+            return None;
+        };
+        self.out.effects.push(Effect::RefreshNeighbour(neighbour.clone()));
+        let link = Link { dst: neighbour.mac, src: link.mac };
+        let Ok(encap) = Encap::new(outer, path.src, link, &tunnel.sequence) else {
+            self.say(format_args!("no route from {} to {}", path.src, outer.dst));
+            self.drop(Drop::NoRoute);
+            return None;
+        };
+        let max_frame = encap.max_frame(path.mtu as usize) as u32;
+        self.say(format_args!("{encap} by {}, next hop {}", at.1.0, path.next_hop));
+        Some((Way { at: *at, src: path.src, link }, Push { encap, max_frame }))
+    }
+
+    /// Go on with an outer packet in the bridge that carries it, then come back to the packet as
+    /// it was.
+    fn in_underlay(&mut self, (bridge, port): (BridgeId, OfPort), key: FlowKey, push: Push) {
+        let snapshot = self.snapshot;
+        let Some(underlay) = snapshot.bridge(bridge) else { return self.drop(Drop::PortGone) };
+        let mut fixed = FlowKey::ZERO;
+        (0..flow::WORDS).for_each(|w| fixed.set_word(w, u64::MAX));
+        let key = std::mem::replace(&mut self.key, key);
+        let fixed = std::mem::replace(&mut self.fixed, fixed);
+        let dirty = std::mem::take(&mut self.dirty);
+        let committed = std::mem::take(&mut self.committed);
+        let tags = (self.base_tags, self.tags_dirty, self.tags_committed);
+        (self.base_tags, self.tags_dirty, self.tags_committed) = Default::default();
+        let home = (self.bridge, self.in_port, self.table, self.rule.take(), self.exit);
+        let set = std::mem::take(&mut self.action_set);
+        let program = std::mem::take(&mut self.out.program);
+        let used = self.used;
+
+        self.out.program.push(DpAction::TunnelPush(Arc::new(push)));
+        (self.bridge, self.in_port, self.exit) = (underlay, port, false);
+        self.key.set(Field::InPort, u128::from(port.0));
+        self.depth += 1;
+        self.enter_bridge();
+        self.depth -= 1;
+
+        let steps = std::mem::replace(&mut self.out.program, program);
+        if self.used > used {
+            self.out.program.push(DpAction::Clone(steps.into()));
+        }
+        self.action_set = set;
+        (self.bridge, self.in_port, self.table, self.rule, self.exit) = home;
+        (self.base_tags, self.tags_dirty, self.tags_committed) = tags;
+        (self.key, self.fixed, self.dirty, self.committed) = (key, fixed, dirty, committed);
+    }
+
+    /// Whether the packet, about to leave by a port, is to be decapsulated there: the listener.
+    pub(super) fn terminates(&mut self, port: OfPort) -> Option<DpPort> {
+        let underlay = &self.snapshot.underlay;
+        let link = *underlay.links.get(&(self.bridge.id, port))?;
+        let ty = self.consult(Field::EthType) as u16;
+        if ty != eth_type::IPV4 && ty != eth_type::IPV6 {
+            return None;
+        }
+        let kinds: &[Kind] = match self.consult(Field::NwProto) as u8 {
+            ip_proto::UDP => &[Kind::Vxlan, Kind::Geneve],
+            ip_proto::GRE => &[Kind::Gre],
+            _ => return None,
+        };
+        let address: IpAddr = if ty == eth_type::IPV4 {
+            Ipv4Addr::from(self.consult(Field::NwDst) as u32).into()
+        } else {
+            Ipv6Addr::from(self.consult(Field::Ipv6Dst)).into()
+        };
+        let mac = underlay.kernel.links.get(&link)?.mac;
+        let is_ours = underlay.owns(link, address)
+            && self.consult(Field::EthDst) as u64 == mac
+            && !self.consult_tags()[0].is_present()
+            && self.consult(Field::NwFrag) == 0;
+        if !is_ours {
+            return None;
+        }
+        let udp = if kinds.len() > 1 { self.consult(Field::TpDst) as u16 } else { 0 };
+        kinds.iter().find_map(|kind| {
+            self.depend(Dep::Listener(*kind, udp));
+            underlay.listeners.contains_key(&(*kind, udp)).then(|| listener(*kind, udp))
+        })
+    }
+
+    /// Take the outer headers off and look the packet up again.
+    pub(super) fn tunnel_pop(&mut self, listener: DpPort) {
+        self.commit();
+        self.say(format_args!("a tunnel packet for this switch: decapsulated"));
+        self.out.program.push(DpAction::TunnelPop(listener));
+        self.used += 1;
+    }
+}
+
+/// Where an outer packet goes.
+struct Way {
+    /// The port whose interface sends it.
+    at: (BridgeId, OfPort),
+    src: IpAddr,
+    link: Link,
+}
+
+/// What extraction would say of an outer packet.
+fn outer_key(outer: &Outer, src: IpAddr, link: Link) -> FlowKey {
+    let mut key = FlowKey::ZERO;
+    key.set(Field::EthDst, link.dst.into());
+    key.set(Field::EthSrc, link.src.into());
+    match (src, outer.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            key.set(Field::EthType, eth_type::IPV4.into());
+            key.set_word(word::IPV4, u64::from(u32::from(src)) << 32 | u64::from(u32::from(dst)));
+        }
+        (src, dst) => {
+            key.set(Field::EthType, eth_type::IPV6.into());
+            key.set(Field::Ipv6Src, tunnel::table::number(src));
+            key.set(Field::Ipv6Dst, tunnel::table::number(dst));
+        }
+    }
+    key.set(Field::NwTos, outer.tos.into());
+    key.set(Field::NwTtl, outer.ttl.into());
+    if outer.kind == Kind::Gre {
+        key.set(Field::NwProto, ip_proto::GRE.into());
+    } else {
+        key.set(Field::NwProto, ip_proto::UDP.into());
+        key.set(Field::TpDst, outer.dst_port.into());
+    }
+    key
+}
