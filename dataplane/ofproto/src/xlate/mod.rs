@@ -109,7 +109,7 @@ pub struct Translation {
     pub effects: Vec<Effect>,
     /// Why nothing was done, or why a part was cut.
     pub drop: Option<Drop>,
-    /// The last rule that matched before the packet was dropped: (table id, cookie).
+    /// The last rule that matched: (table id, cookie).
     pub last_rule: Option<(u32, u64)>,
 }
 
@@ -332,9 +332,6 @@ impl<'a> Ctx<'a> {
     /// A part of the packet's way ends here, for this reason.
     fn drop(&mut self, why: Drop) {
         self.out.drop = Some(why);
-        if let Some(rule) = &self.rule {
-            self.out.last_rule = Some((self.bridge.table_id(rule.table), rule.cookie));
-        }
         self.say(format_args!("dropped: {} ({})", why.name(), why.text()));
     }
 
@@ -445,6 +442,7 @@ impl<'a> Ctx<'a> {
         });
         if let Some(r) = rule {
             self.out.rules.push(r.clone());
+            self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
         }
         self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
         rule.cloned()
