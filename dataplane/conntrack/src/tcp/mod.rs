@@ -189,7 +189,7 @@ impl Tcp {
         }
         if !skip_window {
             match window::check(self, reply, s, options.liberal) {
-                Fit::Good => {}
+                Fit::Good | Fit::Over => {}
                 Fit::Late => return Outcome::Ignored,
                 Fit::Outside => return Outcome::Invalid(Invalid::TcpWindow),
             }
@@ -261,7 +261,8 @@ impl Tcp {
         opener.max_win = u32::from(self.last_win).max(1);
         opener.scale = self.last_scale;
         opener.flags = self.last_flags & (peer_flag::WINDOW_SCALE | peer_flag::SACK_PERMITTED);
-        self.peers[usize::from(reply)] = Peer::default();
+        let other = &mut self.peers[usize::from(reply)];
+        *other = Peer { flags: other.flags & peer_flag::LIBERAL, ..Peer::default() };
     }
 
     /// Note a segment that was let through on suspicion.

@@ -10,8 +10,10 @@
 //! 3. it acknowledges nothing that was not sent: `sack <= receiver.end`;
 //! 4. and nothing too old: `ack >= receiver.end - max(sender.max_win, 66000)`.
 //!
-//! Failing 1 or 3 makes a segment invalid. Failing 2 or 4 makes it late: old data again, or an
-//! overtaken acknowledgement. It passes and changes nothing.
+//! Failing 1 or 3 makes a segment invalid; but some hosts send more than they are allowed to, and
+//! if only 1 fails, by no more than the receiver's largest window, the segment is good. Failing 2
+//! or 4 makes it late: old data again, or an overtaken acknowledgement. It passes and changes
+//! nothing.
 
 use super::segment::{ACK, NO_SCALE, RST, SYN, Segment, Sort};
 use super::{Peer, Tcp, TcpState, after, before, peer_flag};
@@ -20,6 +22,8 @@ use super::{Peer, Tcp, TcpState, after, before, peer_flag};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     Good,
+    /// Good, though more than the receiver allows; its window is not believed.
+    Over,
     /// Let through, but believed in nothing.
     Late,
     Outside,
@@ -98,40 +102,44 @@ pub(super) fn check(t: &mut Tcp, reply: bool, s: &Segment, liberal: bool) -> Fit
         sack = ack;
     }
     let (mut seq, mut end) = (s.seq, s.end);
-    if s.has(RST) {
+    if s.has(RST) && seq == 0 && t.state == TcpState::SynSent {
         // The answer to a SYN has no number of its own.
-        if seq == 0 && t.state == TcpState::SynSent {
-            seq = sender.end;
-            end = seq;
-        }
-    } else if seq == end {
-        // Nothing in it: only the acknowledgement counts.
         seq = sender.end;
         end = seq;
     }
 
-    let liberal = liberal || sender.flags & peer_flag::LIBERAL != 0;
-    let fit = fit(sender, receiver, seq, end, sack);
-    if fit != Fit::Good && !liberal {
-        return fit;
-    }
-    if fit == Fit::Good {
-        accept(sender, receiver, s, end, ack, sack);
-        note_repetition(t, reply, s, seq, end, ack);
+    match fit(sender, receiver, seq, end, sack) {
+        Fit::Good => {
+            accept(sender, receiver, s, end, ack, sack);
+            note_repetition(t, reply, s, seq, end, ack);
+        }
+        Fit::Over => {
+            sender.end = end;
+            sender.flags |= peer_flag::UNACKNOWLEDGED;
+        }
+        _ if liberal || sender.flags & peer_flag::LIBERAL != 0 => {}
+        bad => return bad,
     }
     Fit::Good
 }
 
 #[inline(always)]
 fn fit(sender: &Peer, receiver: &Peer, seq: u32, end: u32, sack: u32) -> Fit {
-    if !before(seq, sender.max_end.wrapping_add(1)) || !before(sack, receiver.end.wrapping_add(1)) {
-        return Fit::Outside;
-    }
     let oldest = sender.end.wrapping_sub(receiver.max_win).wrapping_sub(1);
-    let in_window = receiver.max_win == 0 || after(end, oldest);
+    let is_new = after(end, oldest);
     let window = sender.max_win.max(MAX_ACK_WINDOW);
     let oldest_ack = receiver.end.wrapping_sub(window).wrapping_sub(1);
-    if in_window && after(sack, oldest_ack) { Fit::Good } else { Fit::Late }
+    let ack_is_new = after(sack, oldest_ack);
+    let was_sent = before(sack, receiver.end.wrapping_add(1));
+    if !before(seq, sender.max_end.wrapping_add(1)) {
+        let over = end.wrapping_sub(sender.max_end).wrapping_add(1);
+        let little = receiver.max_win != 0 && over <= receiver.max_win;
+        return if little && is_new && ack_is_new && was_sent { Fit::Over } else { Fit::Outside };
+    }
+    if !was_sent {
+        return Fit::Outside;
+    }
+    if (receiver.max_win == 0 || is_new) && ack_is_new { Fit::Good } else { Fit::Late }
 }
 
 #[inline(always)]
