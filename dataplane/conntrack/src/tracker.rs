@@ -223,8 +223,16 @@ impl Tracker {
             return Some(Found::Nothing);
         }
         e.set_tcp_words(&tcp.pack());
-        if let Outcome::Invalid(why) = outcome {
-            return Some(Found::Invalid(why));
+        match outcome {
+            Outcome::Invalid(why) => return Some(Found::Invalid(why)),
+            Outcome::OutOfStep => {
+                let soon = now.plus(self.timeouts.millis(m.policy(), Timeout::TcpUnack.into()));
+                if e.expires() > soon {
+                    e.set_expires(soon);
+                }
+                return Some(Found::Invalid(Invalid::TcpWindow));
+            }
+            _ => {}
         }
         if place.reply {
             g.word |= bit::SEEN_REPLY;

@@ -469,6 +469,18 @@ fn challenge_in_last_ack_is_no_last_ack() {
 }
 
 #[test]
+fn ends_outside_of_the_window_shorten_the_life() {
+    let mut k = Talk::reach(TcpState::Established);
+    k.send(Client, ACK, 1, 1, 0);
+    k.send(Server, ACK, 1, 1, 0);
+    assert_eq!(k.send(Client, FIN | ACK, 100_000, 1, 0), INV);
+    assert_eq!(k.lives(), 432_000);
+    assert_eq!(k.send(Server, FIN | ACK, 100_000, 1, 0), INV);
+    assert_eq!(k.lives(), 300, "they have ended what is not seen here");
+    assert_eq!(k.state(), Some(TcpState::Established));
+}
+
+#[test]
 fn strict_tracker_picks_nothing_up() {
     let mut k = Talk::with(TcpOptions { loose: false, ..TcpOptions::default() });
     assert_eq!(k.send(Client, ACK, 1, 1, 10), INV);

@@ -115,6 +115,9 @@ pub(crate) enum Outcome {
     /// Let through, nothing changed.
     Ignored,
     Invalid(Invalid),
+    /// Outside of the window as the other side's end was: the hosts are not where the tracker
+    /// thinks, and their connection ends. It is not to live long.
+    OutOfStep,
     /// The connection is over and this begins another one.
     Reopen,
     /// In order, and the connection is over with it.
@@ -189,12 +192,25 @@ impl Tcp {
         }
         if !skip_window {
             match window::check(self, reply, s, options.liberal) {
-                Fit::Good | Fit::Over => {}
-                Fit::Late => return Outcome::Ignored,
-                Fit::Outside => return Outcome::Invalid(Invalid::TcpWindow),
+                Fit::Good => {}
+                Fit::Over | Fit::Late => return Outcome::Ignored,
+                Fit::Outside => return self.outside(reply, sort, status),
             }
         }
         self.enter(reply, s, old, new, status, options)
+    }
+
+    /// A segment outside of the window. Ends of an established connection are noted.
+    fn outside(&mut self, reply: bool, sort: Sort, status: Status) -> Outcome {
+        let ends = |s| matches!(s, Sort::Fin | Sort::Rst);
+        if status.assured && ends(sort) {
+            if self.last_reply != reply && ends(Sort::from_u8(self.last_sort)) {
+                return Outcome::OutOfStep;
+            }
+            self.last_sort = sort as u8;
+            self.last_reply = reply;
+        }
+        Outcome::Invalid(Invalid::TcpWindow)
     }
 
     /// The segment is believed: go to its state.

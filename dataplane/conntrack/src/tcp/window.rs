@@ -11,9 +11,9 @@
 //! 4. and nothing too old: `ack >= receiver.end - max(sender.max_win, 66000)`.
 //!
 //! Failing 1 or 3 makes a segment invalid; but some hosts send more than they are allowed to, and
-//! if only 1 fails, by no more than the receiver's largest window, the segment is good. Failing 2
-//! or 4 makes it late: old data again, or an overtaken acknowledgement. It passes and changes
-//! nothing.
+//! if only 1 fails, by no more than the receiver's largest window, the segment passes, and the
+//! sender's end is noted so that its acknowledgement is known. Failing 2 or 4 makes it late: old
+//! data again, or an overtaken acknowledgement. It passes and changes nothing.
 
 use super::segment::{ACK, NO_SCALE, RST, SYN, Segment, Sort};
 use super::{Peer, Tcp, TcpState, after, before, peer_flag};
@@ -22,7 +22,7 @@ use super::{Peer, Tcp, TcpState, after, before, peer_flag};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     Good,
-    /// Good, though more than the receiver allows; its window is not believed.
+    /// More than the receiver allows: let through.
     Over,
     /// Let through, but believed in nothing.
     Late,
@@ -116,6 +116,7 @@ pub(super) fn check(t: &mut Tcp, reply: bool, s: &Segment, liberal: bool) -> Fit
         Fit::Over => {
             sender.end = end;
             sender.flags |= peer_flag::UNACKNOWLEDGED;
+            return Fit::Over;
         }
         _ if liberal || sender.flags & peer_flag::LIBERAL != 0 => {}
         bad => return bad,
