@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Give an interface of the switch's host an address and set it up.
-fn address(interface: &str, cidr: &str) -> Result<()> {
+pub(super) fn address(interface: &str, cidr: &str) -> Result<()> {
     cmd::run(&["ip", "addr", "add", cidr, "dev", interface])?;
     cmd::run(&["ip", "link", "set", "dev", interface, "up"])?;
     Ok(())
@@ -56,7 +56,7 @@ fn port(lab: &Lab) -> Result<()> {
 }
 
 /// 32 MiB both ways between a machine and an iperf3 server in `node` or on the switch's host.
-fn tcp(client: &Host, server: &str, node: Option<&Node>) -> Result<()> {
+pub(super) fn tcp(client: &Host, server: &str, node: Option<&Node>) -> Result<()> {
     for direction in [&["-n", "32M"][..], &["-n", "32M", "-R"]] {
         let words = ["iperf3", "-s", "-1", "-D"];
         match node {

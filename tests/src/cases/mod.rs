@@ -4,6 +4,7 @@ pub mod bridges;
 pub mod configuration;
 pub mod daemon;
 pub mod errors;
+pub mod flow_frames;
 pub mod flows;
 pub mod hard_inputs;
 pub mod harness;
@@ -14,6 +15,7 @@ pub mod ping;
 pub mod socket;
 pub mod tags;
 pub mod tcp;
+pub mod tunnels;
 pub mod vlan;
 pub mod workers;
 
@@ -33,7 +35,9 @@ pub fn all() -> Vec<Case> {
         tags::CASES,
         bridges::CASES,
         learning::CASES,
+        flow_frames::CASES,
         internal::CASES,
+        tunnels::CASES,
         interfaces::CASES,
         configuration::CASES,
         daemon::CASES,
