@@ -6,7 +6,7 @@ use flow::{Drop, Field, FlowKey, Match, word};
 use smallvec::SmallVec;
 
 use super::{Ctx, Event};
-use crate::action::{Action, Controller, OfPort, Reason, SetField};
+use crate::action::{Action, Controller, OfPort, Reason, SetField, SetForm};
 use crate::mf::{Mf, Prereq, Subfield};
 use crate::program::{DpAction, ToController};
 use crate::vlan::{PRESENT, TPID_8021Q, Tag, VID};
@@ -205,15 +205,10 @@ impl<'a> Ctx<'a> {
             self.say(format_args!("the connection's tuple is not tracked yet"));
             return self.drop(Drop::Unsupported);
         }
-        let saved = self.in_port;
-        if let Some(port) = in_port.filter(|p| *p != OfPort::IN_PORT) {
-            self.set_in_port(port);
-        }
-        self.run_table(table);
-        self.set_in_port(saved);
+        self.run_table_as(in_port.unwrap_or(self.in_port), table);
     }
 
-    fn set_in_port(&mut self, port: OfPort) {
+    pub(super) fn set_in_port(&mut self, port: OfPort) {
         self.in_port = port;
         self.key.set(Field::InPort, u128::from(port.0));
     }
@@ -240,7 +235,14 @@ impl<'a> Ctx<'a> {
     }
 
     fn set_field(&mut self, set: &SetField) {
-        if self.prerequisite(set.field()) {
+        let is_port = matches!(set.field(), Mf::TcpSrc | Mf::TcpDst);
+        let has = if is_port && set.form() == SetForm::Mod {
+            // `mod_tp_src` and `mod_tp_dst` are for each protocol that has ports.
+            self.holds(Prereq::Tcp) || self.holds(Prereq::Udp) || self.holds(Prereq::Sctp)
+        } else {
+            self.prerequisite(set.field())
+        };
+        if has {
             self.write_field(set.field(), set.value(), set.mask());
         }
     }

@@ -408,13 +408,24 @@ impl<'a> Ctx<'a> {
 
     /// Look the key up in a table and do what the rule says.
     fn run_table(&mut self, table: u8) {
+        self.run_table_as(self.in_port, table);
+    }
+
+    /// The same, searching as if the packet had come by another port; the rule's actions see the
+    /// port that it came by.
+    fn run_table_as(&mut self, in_port: OfPort, table: u8) {
         if self.depth >= MAX_DEPTH || self.lookups >= MAX_LOOKUPS {
             return self.drop(Drop::Recursion);
         }
         self.depth += 1;
         let saved = (self.table, self.rule.take());
         self.table = table;
+        let home = self.in_port;
+        if in_port != OfPort::IN_PORT {
+            self.set_in_port(in_port);
+        }
         self.rule = self.lookup(table);
+        self.set_in_port(home);
         if let Some(rule) = self.rule.clone() {
             self.run_actions(&rule.actions);
         } else if self.out.drop.is_none() {

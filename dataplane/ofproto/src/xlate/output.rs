@@ -72,6 +72,7 @@ impl Ctx<'_> {
     /// The key as it is, to come back to.
     pub(super) fn save(&mut self) -> Saved {
         Saved {
+            in_port: self.in_port,
             key: self.key.clone(),
             fixed: self.fixed.clone(),
             dirty: self.dirty.clone(),
@@ -84,6 +85,7 @@ impl Ctx<'_> {
     /// Come back to a key. What was committed in between has to be committed back, if anything
     /// still looks at the packet.
     pub(super) fn restore(&mut self, saved: Saved) {
+        self.in_port = saved.in_port;
         self.key = saved.key;
         self.fixed = saved.fixed;
         self.dirty = saved.dirty;
@@ -96,6 +98,7 @@ impl Ctx<'_> {
 
 /// What [`Ctx::save`] keeps.
 pub(super) struct Saved {
+    in_port: OfPort,
     key: FlowKey,
     fixed: FlowKey,
     dirty: FlowKey,

@@ -1,0 +1,234 @@
+//! The whole path against a naive switch: no caches, no masks, no translation.
+//!
+//! The oracle searches its rules from first to last, and does each action at once on the bytes of the
+//! frame, with checksums made anew. Generated tables and packets go through it and through a worker,
+//! with changes of the tables in between: the same frames must leave by the same ports, and every flow
+//! must have counted the same packets and bytes.
+
+#[path = "oracle/naive.rs"]
+mod naive;
+#[path = "oracle/rig.rs"]
+mod rig;
+
+use naive::Naive;
+use ofproto::flowmod::Command;
+use ofproto::text::{NoNames, parse_flow, parse_group};
+use proptest::prelude::*;
+use rig::{PORTS, Rig};
+
+/// A header that packets and matches are made of; few values, so that they meet.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let tags = prop::collection::vec((0u16..4, 0u16..8), 0..3);
+    (0u8..3, 0u8..3, tags, 0u8..6, (0u8..4, 0u8..4, 1u16..4, 1u16..4), 0u8..4, 0usize..60).prop_map(
+        |(src, dst, tags, kind, (a, b, sport, dport), ttl, pad)| {
+            let mut f = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 1, src];
+            for (i, (vid, pcp)) in tags.iter().enumerate() {
+                let tpid: u16 = if i == 0 && tags.len() == 2 { 0x88a8 } else { 0x8100 };
+                f.extend(tpid.to_be_bytes());
+                f.extend((pcp << 13 | vid).to_be_bytes());
+            }
+            let payload = vec![0x5a; pad];
+            match kind {
+                0 => {
+                    f.extend([0x08, 0x06]);
+                    f.extend([0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 1, src, 10, 0, 0, a]);
+                    f.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, b]);
+                }
+                5 => {
+                    f.extend([0x12, 0x34]);
+                    f.extend(&payload);
+                }
+                _ => {
+                    f.extend([0x08, 0x00]);
+                    let proto = [0, 6, 17, 1, 17][usize::from(kind)];
+                    let ports = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+                    let l4 = match proto {
+                        6 => [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 1, 0, 0, 0, 0, 0]]
+                            .concat(),
+                        17 => {
+                            let len = (8 + payload.len() as u16).to_be_bytes();
+                            [&ports[..], &len, &[0, 0]].concat()
+                        }
+                        _ => vec![8, 0, 0, 0, 0, 1, 0, 1],
+                    };
+                    let total = (20 + l4.len() + payload.len()) as u16;
+                    let start = f.len();
+                    f.extend([0x45, 0]);
+                    f.extend(total.to_be_bytes());
+                    f.extend([0, 0, 0, 0, ttl, proto, 0, 0, 10, 0, 0, a, 10, 0, 0, b]);
+                    f.extend(l4);
+                    f.extend(payload);
+                    naive::fix_checksums(&mut f, start, kind != 4);
+                }
+            }
+            f
+        },
+    )
+}
+
+fn matches() -> impl Strategy<Value = String> {
+    let ip = prop_oneof![Just("ip"), Just("tcp"), Just("udp"), Just("icmp")];
+    prop_oneof![
+        2 => Just(String::new()),
+        2 => (1..=PORTS).prop_map(|p| format!("in_port={p},")),
+        1 => (0u8..3).prop_map(|m| format!("dl_dst=02:00:00:00:00:0{m},")),
+        1 => (0u8..3).prop_map(|m| format!("dl_src=00:00:00:00:00:0{m}/00:00:00:00:00:03,")),
+        1 => (0u16..4).prop_map(|v| format!("dl_vlan={v},")),
+        1 => Just("vlan_tci=0x1000/0x1000,".to_owned()),
+        1 => Just("vlan_tci=0,".to_owned()),
+        1 => (0u8..8).prop_map(|p| format!("dl_vlan_pcp={p},")),
+        1 => (0u8..4).prop_map(|a| format!("arp,arp_spa=10.0.0.{a},")),
+        2 => ip.prop_map(|t| format!("{t},")),
+        2 => (0u8..4, 29u8..=32).prop_map(|(a, n)| format!("ip,nw_src=10.0.0.{a}/{n},")),
+        1 => (0u8..4).prop_map(|a| format!("ip,nw_dst=10.0.0.{a},")),
+        1 => (0u8..4).prop_map(|t| format!("ip,nw_ttl={t},")),
+        2 => (1u16..4, prop::bool::ANY).prop_map(|(p, tcp)| {
+            format!("{},tp_src={p},", if tcp { "tcp" } else { "udp" })
+        }),
+        1 => (0u16..4).prop_map(|p| format!("udp,tp_dst={p}/0x2,")),
+        1 => Just("tcp,tcp_flags=+ack,".to_owned()),
+        2 => (0u8..3).prop_map(|r| format!("reg0={r},")),
+        1 => (0u8..2).prop_map(|r| format!("metadata={r}/1,")),
+    ]
+}
+
+/// What may be done on packets of any kind, in `table`.
+fn action(table: u8) -> impl Strategy<Value = String> {
+    let plain = prop_oneof![
+        4 => (1..=PORTS).prop_map(|p| format!("output:{p}")),
+        1 => Just("in_port".to_owned()),
+        1 => Just("all".to_owned()),
+        1 => Just("output:NXM_NX_REG1[]".to_owned()),
+        2 => (0u16..4).prop_map(|v| format!("mod_vlan_vid:{v}")),
+        1 => (0u8..8).prop_map(|p| format!("mod_vlan_pcp:{p}")),
+        2 => Just("strip_vlan".to_owned()),
+        1 => (0u8..3).prop_map(|m| format!("mod_dl_src:02:00:00:00:00:0{m}")),
+        1 => (0u8..3).prop_map(|m| format!("mod_dl_dst:02:00:00:00:00:0{m}")),
+        2 => (0u8..4).prop_map(|a| format!("mod_nw_src:10.0.0.{a}")),
+        2 => (0u8..4).prop_map(|a| format!("mod_nw_dst:10.0.0.{a}")),
+        1 => (0u8..4).prop_map(|t| format!("mod_nw_tos:{}", t * 4)),
+        1 => (1u16..4).prop_map(|p| format!("mod_tp_src:{p}")),
+        1 => (1u16..4).prop_map(|p| format!("mod_tp_dst:{p}")),
+        1 => (0u8..3).prop_map(|v| format!("load:{v}->NXM_NX_REG0[]")),
+        1 => (1..=PORTS).prop_map(|v| format!("load:{v}->NXM_NX_REG1[]")),
+        1 => Just("move:NXM_NX_REG0[0..1]->NXM_NX_REG2[4..5]".to_owned()),
+        1 => Just("move:NXM_OF_ETH_SRC[0..7]->NXM_NX_REG0[0..7]".to_owned()),
+        1 => Just("move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]".to_owned()),
+        1 => Just("set_field:2->in_port".to_owned()).boxed(),
+        1 => Just("exit".to_owned()),
+        2 => (1u32..4).prop_map(|g| format!("group:{g}")),
+    ]
+    .boxed();
+    let further = move |t: u8| format!("resubmit(,{})", (table + 1 + t).min(4));
+    prop_oneof![
+        6 => plain.clone(),
+        3 => (0u8..2).prop_map(further),
+        1 => (1..=PORTS).prop_map(move |p| format!("resubmit({p},{})", (table + 1).min(4))),
+        1 => prop::collection::vec(plain, 1..4).prop_map(|l| format!("clone({})", l.join(","))),
+    ]
+}
+
+/// A flow of a priority of its own, so that no two rules compete as equals.
+fn flow(priority: usize) -> impl Strategy<Value = String> {
+    (0u8..4).prop_flat_map(move |table| {
+        let ends = prop_oneof![
+            4 => Just(String::new()),
+            1 => Just(",write_metadata:1/1".to_owned()),
+            1 => (1..=PORTS).prop_map(|p| format!(",write_actions(output:{p})")),
+            1 => (1..=4u8).prop_map(move |t| format!(",goto_table:{}", (table + t).min(4))),
+        ];
+        let actions = prop::collection::vec(action(table), 0..5);
+        (matches(), actions, ends).prop_map(move |(m, a, end)| {
+            let a = a.join(",");
+            let list = format!("{a}{end}");
+            let list = list.trim_start_matches(',');
+            let list = if list.is_empty() { "drop" } else { list };
+            format!("table={table},priority={priority},{m}actions={list}")
+        })
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(String),
+    Delete(u8, usize),
+    Packets(Vec<(u32, Vec<u8>)>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let add = (1usize..40).prop_flat_map(flow).prop_map(Step::Add).boxed();
+    let delete = (0u8..4, 1usize..40).prop_map(|(t, p)| Step::Delete(t, p));
+    let packets =
+        prop::collection::vec((1..=PORTS, frame()), 1..24).prop_map(Step::Packets).boxed();
+    let step = prop_oneof![4 => add.clone(), 1 => delete, 3 => packets.clone()];
+    let first = prop::collection::vec(add, 4..16);
+    (first, prop::collection::vec(step, 1..24), packets).prop_map(|(mut all, more, last)| {
+        all.extend(more);
+        all.push(last);
+        all
+    })
+}
+
+const GROUPS: [&str; 3] = [
+    "group_id=1,type=all,bucket=output:1,bucket=mod_vlan_vid:3,output:2",
+    "group_id=2,type=indirect,bucket=mod_dl_dst:02:00:00:00:00:02,output:3",
+    "group_id=3,type=ff,bucket=watch_port:1,output:1,bucket=watch_port:2,output:2",
+];
+
+fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut rig = Rig::new();
+    let mut naive = Naive::new(PORTS);
+    for text in GROUPS {
+        let read = parse_group(text, ofproto::group::GroupCommand::Add, &NoNames);
+        let group = read.expect("a group").group;
+        rig.group(group.clone());
+        naive.groups.push(group);
+    }
+    for step in &steps {
+        match step {
+            Step::Add(text) => {
+                // Not every combination is legal; the parser decides for both.
+                let Ok(m) = parse_flow(text, Command::Add, &NoNames) else { continue };
+                // Which of two rules of one priority wins is nobody's promise.
+                if naive.has_rival(&m) {
+                    continue;
+                }
+                prop_assert!(rig.apply(&m), "{text}");
+                naive.add(&m);
+            }
+            Step::Delete(table, priority) => {
+                let Some(m) = naive.delete(*table, *priority as u16) else { continue };
+                prop_assert!(rig.apply(&m));
+            }
+            Step::Packets(list) => {
+                rig.publish();
+                for (port, frame) in list {
+                    let got = rig.pass(*port, frame);
+                    let want = naive.pass(*port, frame);
+                    prop_assert_eq!(
+                        &got,
+                        &want,
+                        "in_port {} {:02x?}\n{}",
+                        port,
+                        frame,
+                        format!("{}\n{}", rig.drops(), rig.rules())
+                    );
+                }
+            }
+        }
+    }
+    for (table, priority, packets, bytes) in rig.counters() {
+        let want = naive.counted(table, priority);
+        prop_assert_eq!((packets, bytes), want, "table {} priority {}", table, priority);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_fast_path_does_what_the_naive_switch_does(steps in steps()) {
+        compare(steps)?;
+    }
+}

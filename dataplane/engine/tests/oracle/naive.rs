@@ -1,0 +1,334 @@
+//! A switch as simple as can be: rules in a list, actions on bytes.
+
+use flow::{Field, FlowKey, extract};
+use ofproto::action::{Action, OfPort};
+use ofproto::flowmod::{Command, FlowMod};
+use ofproto::group::{Group, GroupType};
+use ofproto::mf::Mf;
+
+struct Rule {
+    flow: FlowMod,
+    packets: u64,
+    bytes: u64,
+}
+
+pub struct Naive {
+    rules: Vec<Rule>,
+    pub groups: Vec<Group>,
+    ports: u32,
+}
+
+/// A packet on its way.
+#[derive(Clone)]
+struct Packet {
+    bytes: Vec<u8>,
+    in_port: OfPort,
+    regs: [u32; 16],
+    metadata: u64,
+}
+
+/// One packet's way through the tables.
+struct Way {
+    out: Vec<(u32, Vec<u8>)>,
+    hits: Vec<usize>,
+    set: Vec<Action>,
+    exit: bool,
+}
+
+impl Packet {
+    fn key(&self) -> FlowKey {
+        let mut key = FlowKey::ZERO;
+        extract(&self.bytes, self.bytes.len(), &mut key);
+        key.set(Field::InPort, u128::from(self.in_port.0));
+        for (n, v) in self.regs.iter().enumerate() {
+            Mf::reg(n).expect("a register").set(&mut key, u128::from(*v), u128::from(u32::MAX));
+        }
+        key.set(Field::Metadata, u128::from(self.metadata));
+        key
+    }
+
+    /// Where the Ethernet type stands.
+    fn ethertype_at(&self) -> usize {
+        let mut at = 12;
+        while matches!(self.be16(at), 0x8100 | 0x88a8) && at < 20 {
+            at += 4;
+        }
+        at
+    }
+
+    fn be16(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    fn is_tagged(&self) -> bool {
+        matches!(self.be16(12), 0x8100 | 0x88a8)
+    }
+
+    /// Change bits of the outermost tag; put one on if there is none.
+    fn change_tag(&mut self, value: u16, mask: u16) {
+        if !self.is_tagged() {
+            self.bytes.splice(12..12, [0x81, 0, 0, 0]);
+        }
+        let tci = self.be16(14) & !mask | value;
+        self.bytes[14..16].copy_from_slice(&tci.to_be_bytes());
+    }
+
+    fn is_ipv4(&self) -> bool {
+        self.be16(self.ethertype_at()) == 0x0800
+    }
+
+    /// The place of the ports, if the packet has any.
+    fn ports_at(&self) -> Option<usize> {
+        let ip = self.ethertype_at() + 2;
+        (self.is_ipv4() && matches!(self.bytes[ip + 9], 6 | 17)).then_some(ip + 20)
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Make checksums right after a change.
+    fn fix(&mut self) {
+        let at = self.ethertype_at() + 2;
+        let udp = self.bytes[at + 9] == 17;
+        let summed = !udp || self.be16(at + 26) != 0;
+        fix_checksums(&mut self.bytes, at, summed);
+    }
+
+    fn read(&self, field: Mf) -> u128 {
+        field.get(&self.key())
+    }
+
+    fn write(&mut self, field: Mf, value: u128, mask: u128) {
+        let v = self.read(field) & !mask | value & mask;
+        match field {
+            Mf::EthSrc => self.put(6, &v.to_be_bytes()[10..]),
+            Mf::EthDst => self.put(0, &v.to_be_bytes()[10..]),
+            Mf::InPort => self.in_port = OfPort::from_16(v as u16),
+            Mf::Metadata => self.metadata = v as u64,
+            Mf::IpSrc | Mf::IpDst if self.is_ipv4() => {
+                let at = self.ethertype_at() + 2 + if field == Mf::IpSrc { 12 } else { 16 };
+                self.put(at, &v.to_be_bytes()[12..]);
+                self.fix();
+            }
+            Mf::NwTos if self.is_ipv4() => {
+                let at = self.ethertype_at() + 3;
+                self.bytes[at] = self.bytes[at] & 3 | v as u8 & 0xfc;
+                self.fix();
+            }
+            Mf::IpSrc | Mf::IpDst | Mf::NwTos => {}
+            _ if is_port(field) => {
+                let is_src = matches!(field, Mf::TcpSrc | Mf::UdpSrc);
+                if let Some(at) = self.ports_at() {
+                    self.put(at + if is_src { 0 } else { 2 }, &v.to_be_bytes()[14..]);
+                    self.fix();
+                }
+            }
+            _ => {
+                let n = (0..16).find(|n| Mf::reg(*n) == Some(field));
+                self.regs[n.unwrap_or_else(|| panic!("the oracle cannot set {}", field.name()))] =
+                    v as u32;
+            }
+        }
+    }
+}
+
+fn is_port(field: Mf) -> bool {
+    matches!(field, Mf::TcpSrc | Mf::TcpDst | Mf::UdpSrc | Mf::UdpDst)
+}
+
+impl Naive {
+    pub fn new(ports: u32) -> Naive {
+        Naive { rules: Vec::new(), groups: Vec::new(), ports }
+    }
+
+    pub fn add(&mut self, m: &FlowMod) {
+        let same = |r: &Rule| {
+            r.flow.table.unwrap_or(0) == m.table.unwrap_or(0)
+                && r.flow.priority == m.priority
+                && r.flow.matches == m.matches
+        };
+        self.rules.retain(|r| !same(r));
+        self.rules.push(Rule { flow: m.clone(), packets: 0, bytes: 0 });
+    }
+
+    /// Forget a rule of that place; the change that does the same.
+    pub fn delete(&mut self, table: u8, priority: u16) -> Option<FlowMod> {
+        let at = |r: &Rule| r.flow.table.unwrap_or(0) == table && r.flow.priority == priority;
+        let rule = self.rules.remove(self.rules.iter().position(at)?);
+        Some(FlowMod {
+            command: Command::DeleteStrict,
+            table: Some(table),
+            actions: Box::default(),
+            new_cookie: None,
+            ..rule.flow
+        })
+    }
+
+    pub fn counted(&self, table: u8, priority: u16) -> (u64, u64) {
+        let at = |r: &&Rule| r.flow.table.unwrap_or(0) == table && r.flow.priority == priority;
+        self.rules.iter().find(at).map_or((u64::MAX, 0), |r| (r.packets, r.bytes))
+    }
+
+    /// Whether a rule of that table and priority is there with another match.
+    pub fn has_rival(&self, m: &FlowMod) -> bool {
+        self.rules.iter().any(|r| {
+            r.flow.table.unwrap_or(0) == m.table.unwrap_or(0)
+                && r.flow.priority == m.priority
+                && r.flow.matches != m.matches
+        })
+    }
+
+    /// What leaves when this frame comes in, by port.
+    pub fn pass(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let mut packet =
+            Packet { bytes: frame.to_vec(), in_port: OfPort(port), regs: [0; 16], metadata: 0 };
+        let mut way = Way { out: Vec::new(), hits: Vec::new(), set: Vec::new(), exit: false };
+        self.table(&mut packet, 0, &mut way);
+        let set = std::mem::take(&mut way.set);
+        // `exit` ends the action set too, as in Open vSwitch.
+        self.actions(&mut packet, &set, 0, &mut way);
+        for hit in &way.hits {
+            self.rules[*hit].packets += 1;
+            self.rules[*hit].bytes += frame.len() as u64;
+        }
+        way.out.sort_by_key(|(p, _)| *p);
+        way.out
+    }
+
+    fn table(&self, packet: &mut Packet, table: u8, way: &mut Way) {
+        self.table_as(packet, packet.in_port, table, way);
+    }
+
+    fn table_as(&self, packet: &mut Packet, in_port: OfPort, table: u8, way: &mut Way) {
+        let mut key = packet.key();
+        key.set(Field::InPort, u128::from(in_port.0));
+        let mut best: Option<usize> = None;
+        for (i, r) in self.rules.iter().enumerate() {
+            let fits = r.flow.table.unwrap_or(0) == table && r.flow.matches.matches(&key);
+            if fits && best.is_none_or(|b| self.rules[b].flow.priority < r.flow.priority) {
+                best = Some(i);
+            }
+        }
+        if let Some(i) = best {
+            way.hits.push(i);
+            self.actions(packet, &self.rules[i].flow.actions, table, way);
+        }
+    }
+
+    fn actions(&self, packet: &mut Packet, list: &[Action], table: u8, way: &mut Way) {
+        for action in list {
+            if way.exit {
+                return;
+            }
+            self.action(packet, action, table, way);
+        }
+    }
+
+    fn action(&self, packet: &mut Packet, action: &Action, table: u8, way: &mut Way) {
+        match action {
+            Action::Output { port, .. } => self.output(packet, *port, way),
+            Action::OutputReg { src, .. } => {
+                self.output(packet, OfPort(src.get(&packet.key()) as u32), way);
+            }
+            Action::SetVlanVid(v) => packet.change_tag(*v, 0xfff),
+            Action::SetVlanPcp(p) => packet.change_tag(u16::from(*p) << 13, 0xe000),
+            Action::StripVlan { .. } if packet.is_tagged() => drop(packet.bytes.drain(12..16)),
+            Action::StripVlan { .. } => {}
+            Action::Set(s) => packet.write(s.field(), s.value(), s.mask()),
+            Action::Move { src, dst } => {
+                let v = src.get(&packet.key());
+                packet.write(dst.field, v << dst.ofs, dst.mask());
+            }
+            Action::Resubmit { in_port, table: t, .. } => {
+                // The rule is searched as if the packet had come by another port.
+                let as_from = in_port.unwrap_or(packet.in_port);
+                self.table_as(packet, as_from, t.unwrap_or(table), way);
+            }
+            Action::GotoTable(t) => self.table(packet, *t, way),
+            Action::WriteMetadata { value, mask } => {
+                packet.metadata = packet.metadata & !mask | value;
+            }
+            Action::WriteActions(list) => {
+                // Only outputs are generated: the last one counts.
+                way.set = list.to_vec();
+            }
+            Action::Clone(list) => self.aside(packet, list, table, way),
+            Action::Group(id) => {
+                let Some(g) = self.groups.iter().find(|g| g.id == *id) else { return };
+                let n = if g.kind == GroupType::All { g.buckets.len() } else { 1 };
+                for bucket in g.buckets.iter().take(n) {
+                    self.aside(packet, &bucket.actions, table, way);
+                }
+            }
+            Action::Exit => way.exit = true,
+            other => panic!("the oracle does not know {other:?}"),
+        }
+    }
+
+    /// Actions on a copy of the packet; `exit` ends only these.
+    fn aside(&self, packet: &Packet, list: &[Action], table: u8, way: &mut Way) {
+        let set = way.set.clone();
+        self.actions(&mut packet.clone(), list, table, way);
+        (way.set, way.exit) = (set, false);
+    }
+
+    fn output(&self, packet: &Packet, port: OfPort, way: &mut Way) {
+        let mut send = |n: u32| way.out.push((n, packet.bytes.clone()));
+        match port {
+            OfPort::IN_PORT if (1..=self.ports).contains(&packet.in_port.0) => {
+                send(packet.in_port.0)
+            }
+            OfPort::IN_PORT => {}
+            OfPort::ALL => {
+                (1..=self.ports).filter(|n| *n != packet.in_port.0).for_each(send);
+            }
+            OfPort(n) if n == packet.in_port.0 || !(1..=self.ports).contains(&n) => {}
+            OfPort(n) => send(n),
+        }
+    }
+}
+
+/// Write the checksums of an IPv4 packet at `at` anew; that of UDP only if it has one.
+pub fn fix_checksums(f: &mut [u8], at: usize, with_l4: bool) {
+    f[at + 10..at + 12].fill(0);
+    let header = sum(&f[at..at + 20], 0);
+    f[at + 10..at + 12].copy_from_slice(&header.to_be_bytes());
+    let total = usize::from(u16::from_be_bytes([f[at + 2], f[at + 3]]));
+    let (proto, l4, end) = (f[at + 9], at + 20, at + total);
+    let field = match proto {
+        6 => l4 + 16,
+        17 => l4 + 6,
+        1 => l4 + 2,
+        _ => return,
+    };
+    f[field..field + 2].fill(0);
+    if !with_l4 {
+        return;
+    }
+    let pseudo = match proto {
+        1 => 0,
+        _ => {
+            let addresses = f[at + 12..at + 20].chunks(2);
+            let words = addresses.map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])));
+            words.sum::<u32>() + u32::from(proto) + (end - l4) as u32
+        }
+    };
+    let mut value = sum(&f[l4..end], pseudo);
+    if proto == 17 && value == 0 {
+        value = 0xffff;
+    }
+    f[field..field + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// The internet checksum (RFC 1071), from this start.
+fn sum(bytes: &[u8], start: u32) -> u16 {
+    let mut total = start;
+    for c in bytes.chunks(2) {
+        total += u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0));
+    }
+    while total > 0xffff {
+        total = (total >> 16) + (total & 0xffff);
+    }
+    !(total as u16)
+}
