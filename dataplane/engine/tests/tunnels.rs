@@ -300,6 +300,12 @@ fn too_big_loops_and_no_route_are_dropped_with_their_reasons() {
     let mut pair = nodes(V4, "vxlan", "remote_ip={remote}", CROSS);
     assert_eq!(send(&mut pair, &frame(1600 - 36 + 1, 0)), (None, None));
     assert_eq!(pair[0].drops(Drop::TooBig), 1);
+    // The sender hears how large its packets may be, from the one that it meant.
+    let told = pair[0].vm.take().expect("an answer").bytes;
+    assert_eq!(told[..12], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+    assert_eq!(told[26..34], [10, 0, 0, 2, 10, 0, 0, 1]);
+    assert_eq!((told[23], told[34], told[35]), (1, 3, 4), "ICMP, fragmentation needed");
+    assert_eq!(told[40..42], 1550u16.to_be_bytes());
     assert!(send(&mut pair, &frame(1600 - 36, 0)).1.is_some());
 
     // The underlay sends what the tunnel gives it back into the tunnel.

@@ -85,6 +85,8 @@ pub(super) struct Transmit {
     pub told: bool,
     pub now: u64,
     pub sender: tunnel::Sender,
+    /// Limits what is said of packets that are too big for a tunnel.
+    pub answers: tunnel::pmtu::RateLimit,
     /// Packets that are to be looked up again in this round.
     pub again: Vec<Recirculated>,
     random: u64,
@@ -176,6 +178,7 @@ impl Transmit {
             told: false,
             now: 0,
             sender: tunnel::Sender::default(),
+            answers: tunnel::pmtu::RateLimit::new(1000, 50),
             again: Vec::new(),
             random: crate::cpu::cycles() | 1,
         }

@@ -1,10 +1,12 @@
 //! Outer headers on the packet path: put on, and taken off.
 
+use std::time::Duration;
+
 use afxdp::Packet;
-use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract};
+use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract, word};
 use ofproto::program::{DpPort, Push};
 use ofproto::underlay::listens;
-use tunnel::{decap, ecn};
+use tunnel::{decap, ecn, pmtu};
 
 use super::exec::{MAX_PASSES, Metadata, Recirculated, Transmit, Where};
 
@@ -17,11 +19,54 @@ impl Transmit {
         at: &mut Where<'_>,
     ) -> Result<(), Drop> {
         if packet.len() > push.max_frame as usize {
+            self.answer_too_big(push, packet, at);
             return Err(Drop::TooBig);
         }
         at.off = push.encap.push(packet, at.key.flow_hash(), &mut self.sender)?;
         at.encapsulated = true;
         Ok(())
+    }
+
+    /// Tell the sender of a packet that is too big for the tunnel how large it may be, by the port
+    /// that the packet came in by. Not a sender behind another tunnel, and not one whose packet has
+    /// other tags or addresses by now than it came with: the answer would not be understood.
+    #[cold]
+    fn answer_too_big(&mut self, push: &Push, packet: &Packet, at: &Where<'_>) {
+        let port = DpPort((at.key.word(word::META) >> 32) as u32);
+        let mut key = FlowKey::ZERO;
+        let off = extract(packet.data(), packet.len(), &mut key);
+        let same = |f: Field| key.get(f) == at.key.get(f);
+        let fields = [
+            Field::VlanTci,
+            Field::Vlan1Tci,
+            Field::NwSrc,
+            Field::NwDst,
+            Field::Ipv6Src,
+            Field::Ipv6Dst,
+            Field::TpSrc,
+            Field::TpDst,
+        ];
+        if at.encapsulated
+            || port == DpPort(0)
+            || listens(port).is_some()
+            || !fields.into_iter().all(same)
+        {
+            return;
+        }
+        let Ok(mut answer) = pmtu::too_big(packet.data(), &off, &key, push.max_frame as usize)
+        else {
+            return;
+        };
+        if !self.answers.allow(Duration::from_millis(self.now)) {
+            return self.worker().count_drop(Drop::RateLimit, 1);
+        }
+        // Between the addresses that the packet came with, whatever was made of them since.
+        answer[..6].copy_from_slice(&(at.key.get64(Field::EthSrc)).to_be_bytes()[2..]);
+        answer[6..12].copy_from_slice(&(at.key.get64(Field::EthDst)).to_be_bytes()[2..]);
+        match self.pool.packet_from(&answer) {
+            Some(answer) => self.output(port, answer, at),
+            None => self.worker().count_drop(Drop::NoFrame, 1),
+        }
     }
 
     /// Take the outer headers off a packet, and have what was inside looked up.
