@@ -43,8 +43,15 @@ pub(super) enum Format {
 pub(super) enum Invocation {
     Completions(Shell),
     /// `files`: what commands, by their index, lack and where it is.
-    Commands { options: Options, commands: Vec<Command>, files: Vec<(usize, File)> },
-    Monitor { options: Options, bridge: String },
+    Commands {
+        options: Options,
+        commands: Vec<Command>,
+        files: Vec<(usize, File)>,
+    },
+    Monitor {
+        options: Options,
+        bridge: String,
+    },
 }
 
 /// Heading of the options that every command takes.

@@ -37,8 +37,7 @@ impl Names {
         let ports = &config.bridge(bridge)?.ports;
         let all = ports.iter().map(|(name, p)| (name.as_str(), p.ofport));
         let pair = |(name, n): (&str, u16)| (OfPort::from_16(n), name.to_owned());
-        let by_number: HashMap<_, _> =
-            all.chain([(bridge, OFPORT_LOCAL)]).map(pair).collect();
+        let by_number: HashMap<_, _> = all.chain([(bridge, OFPORT_LOCAL)]).map(pair).collect();
         let by_name = by_number.iter().map(|(p, n)| (n.clone(), *p)).collect();
         Ok(Names { by_number, by_name })
     }
@@ -94,8 +93,7 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
     };
     let filter = |bridge: &str, text: &Option<String>| {
         let names = Names::of(config, bridge)?;
-        parse_filter(text.as_deref().unwrap_or_default(), &names)
-            .map_err(|e| refused("match", &e))
+        parse_filter(text.as_deref().unwrap_or_default(), &names).map_err(|e| refused("match", &e))
     };
     Ok(Some(match command {
         Command::AddFlow { bridge, flow } => one(bridge, flow, Do::Add)?,
@@ -303,12 +301,7 @@ pub(super) fn times(rule: &Rule, now: u64) -> FlowTimes {
     }
 }
 
-fn flow_report(
-    rule: &Rule,
-    now: u64,
-    no_stats: bool,
-    ports: &dyn PortNames,
-) -> report::FlowReport {
+fn flow_report(rule: &Rule, now: u64, no_stats: bool, ports: &dyn PortNames) -> report::FlowReport {
     let times = (!no_stats).then(|| times(rule, now));
     report::FlowReport {
         table: rule.table,

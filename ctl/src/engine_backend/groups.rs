@@ -53,12 +53,8 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
             let text = group.as_deref().unwrap_or("group_id=all");
             one(bridge, text, GroupCommand::Delete)?
         }
-        Command::InsertBuckets { bridge, group } => {
-            one(bridge, group, GroupCommand::InsertBucket)?
-        }
-        Command::RemoveBuckets { bridge, group } => {
-            one(bridge, group, GroupCommand::RemoveBucket)?
-        }
+        Command::InsertBuckets { bridge, group } => one(bridge, group, GroupCommand::InsertBucket)?,
+        Command::RemoveBuckets { bridge, group } => one(bridge, group, GroupCommand::RemoveBucket)?,
         Command::DumpGroups { bridge, group, names } => {
             Wanted::Dump { only: only(bridge, group)?, names: *names }
         }
@@ -121,9 +117,8 @@ impl EngineBackend {
         g: &GroupEntry,
         now: u64,
     ) -> report::GroupStats {
-        let read = |s: &RuleStats| {
-            (s.packets.load(Ordering::Relaxed), s.bytes.load(Ordering::Relaxed))
-        };
+        let read =
+            |s: &RuleStats| (s.packets.load(Ordering::Relaxed), s.bytes.load(Ordering::Relaxed));
         let to_it = FlowFilter { out_group: Some(g.id), ..FlowFilter::default() };
         let (packets, bytes) = read(&g.stats);
         let bucket = |(b, s): (&ofproto::group::Bucket, &std::sync::Arc<RuleStats>)| {

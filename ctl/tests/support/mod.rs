@@ -82,11 +82,7 @@ impl Backend for Pretend {
         Ok(warnings)
     }
 
-    fn call(
-        &mut self,
-        config: &Config,
-        command: &ctl::Command,
-    ) -> Result<Box<RawValue>, CtlError> {
+    fn call(&mut self, config: &Config, command: &ctl::Command) -> Result<Box<RawValue>, CtlError> {
         let (method, params) = command.to_call()?;
         match method.as_str() {
             "show" => {

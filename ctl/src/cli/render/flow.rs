@@ -174,7 +174,15 @@ pub(in crate::cli) fn event(event: &MonitorEvent, paint: Paint) -> String {
             format!("{} {bridge}: reason={reason} {flow}\n", paint.bold("FLOW_REMOVED"))
         }
         MonitorEvent::PacketIn {
-            bridge, in_port, reason, table, cookie, flow, metadata, packet, ..
+            bridge,
+            in_port,
+            reason,
+            table,
+            cookie,
+            flow,
+            metadata,
+            packet,
+            ..
         } => {
             let mut text = format!(
                 "{} {bridge}: in_port={in_port} table={table} cookie={cookie:#x} reason={reason} \

@@ -53,7 +53,10 @@ dropped, by reason:
 ";
     let command = Command::DumpPorts { bridge: "br0".into(), port: None };
     assert_eq!(rendered(&command, &report), want);
-    assert_eq!(rendered(&Command::Drops { why: false }, &json!({"reasons": []})), "nothing was dropped\n");
+    assert_eq!(
+        rendered(&Command::Drops { why: false }, &json!({"reasons": []})),
+        "nothing was dropped\n"
+    );
     let report = json!({"reasons": [
         {"reason": "no-match", "packets": 7, "description": "No flow matched."}]});
     let want = "PACKETS  REASON    MEANING\n      7  no-match  No flow matched.\n";
