@@ -39,33 +39,29 @@ pub(super) struct Slot {
     pub budget: UpcallBudget,
 }
 
-/// A port's share of the worker's time for flow set-ups.
+/// A port's share of the worker's flow set-ups.
 ///
-/// While other queues receive too, the packets of one may keep the worker translating for at most
-/// half of each millisecond; what is over that is dropped and counted. A flood of packets that
-/// each need a translation so leaves the others half of the worker.
+/// While other queues receive too, the packets of one may cause so many translations in a
+/// millisecond; what is over that is dropped and counted. A flood of packets that each need a
+/// translation so leaves the others about half of the worker.
 #[derive(Clone, Copy, Default)]
 pub(super) struct UpcallBudget {
     /// The millisecond that is counted.
     tick: u64,
-    nanos: u64,
+    upcalls: u32,
 }
 
 impl UpcallBudget {
-    /// Nanoseconds of a millisecond that a port's upcalls may take.
-    const SHARE: u64 = 500_000;
+    /// Upcalls that a port may cause in a millisecond: at about 2.5 µs each, half of it.
+    const SHARE: u32 = 200;
 
-    /// Whether there is nothing left in this millisecond.
-    pub fn is_used_up(&mut self, tick: u64) -> bool {
+    /// Count an upcall; `false` if there is none left in this millisecond.
+    pub fn take(&mut self, tick: u64) -> bool {
         if self.tick != tick {
-            *self = UpcallBudget { tick, nanos: 0 };
+            *self = UpcallBudget { tick, upcalls: 0 };
         }
-        self.nanos >= Self::SHARE
-    }
-
-    /// An upcall took that long.
-    pub fn charge(&mut self, nanos: u64) {
-        self.nanos += nanos;
+        self.upcalls += 1;
+        self.upcalls <= Self::SHARE
     }
 }
 

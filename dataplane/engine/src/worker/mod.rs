@@ -431,14 +431,10 @@ fn missed(
         Found::Miss => None,
     };
     let now = tx.now;
-    if slot.is_some_and(|s| tx.slots[s].budget.is_used_up(now)) {
+    if slot.is_some_and(|s| !tx.slots[s].budget.take(now)) {
         return tx.drop_packet(packet, Drop::UpcallLimit, at);
     }
-    let started = slot.map(|_| Instant::now());
     let made = flows.upcall(at.key, frozen, stale, tx);
-    if let (Some(slot), Some(started)) = (slot, started) {
-        tx.slots[slot].budget.charge(started.elapsed().as_nanos() as u64);
-    }
     match made {
         Ok(id) => hit(flows, tx, id, packet, at),
         Err(program) => {
