@@ -411,8 +411,8 @@ impl Backend for EngineBackend {
         });
         // Which queue is whose no longer matters: all are closed, side by side.
         let mut ports: Vec<_> = std::mem::take(&mut self.open)
-            .into_iter()
-            .map(|(_, opened)| (opened.into_handle(), queues.pop().into_iter().collect::<Vec<_>>()))
+            .into_values()
+            .map(|opened| (opened.into_handle(), queues.pop().into_iter().collect::<Vec<_>>()))
             .collect();
         if let Some((_, rest)) = ports.first_mut() {
             rest.append(&mut queues);

@@ -47,7 +47,7 @@ const CT_STATE: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "
 /// What a command wants traced or sent.
 pub(super) enum Wanted {
     Trace { packets: Vec<Described>, ct_next: Vec<u8>, generate: bool },
-    PacketOut { packet: Described, actions: Box<[Action]> },
+    PacketOut { packet: Box<Described>, actions: Box<[Action]> },
 }
 
 /// A packet with what is known of it.
@@ -89,7 +89,7 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
             let in_port = read_port(in_port, &names).map_err(|e| refused("port", &e))?;
             let mut base = FlowKey::ZERO;
             base.set(Field::InPort, u128::from(in_port.0));
-            let packet = frame(packet, Some(&base))?;
+            let packet = Box::new(frame(packet, Some(&base))?);
             let actions = parse_actions(actions, &packet.key, &names);
             Wanted::PacketOut { packet, actions: actions.map_err(|e| refused("actions", &e))? }
         }

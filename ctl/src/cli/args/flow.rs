@@ -147,6 +147,8 @@ pub(super) enum FlowVerb {
         group: String,
     },
     /// Add groups from a file, one a line: all of them, or none
+    #[command(after_help = "Example:
+  vswitchctl add-groups br0 groups.txt")]
     AddGroups {
         /// A bridge
         #[arg(value_name = "BR")]
