@@ -22,9 +22,11 @@ const IP: (Field, u128, u128) = (Field::EthType, 0x0800, 0xffff);
 const UDP: (Field, u128, u128) = (Field::NwProto, 17, 0xff);
 const OUT: Action = Action::output(OfPort(2));
 
+type Run = fn() -> std::io::Result<()>;
+
 fn main() -> std::io::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, fn() -> std::io::Result<()>); 4] =
+    let all: [(&str, Run); 4] =
         [("memory", memory), ("changes", changes), ("setup", setup), ("masks", masks)];
     for (name, run) in all {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
@@ -94,7 +96,8 @@ fn changes() -> std::io::Result<()> {
             let due = (started.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
             while n < due && !flag.load(Ordering::Relaxed) {
                 // A rule that comes, and goes with the next change; each is acknowledged.
-                let dst = (Field::NwDst, u128::from(0x0c00_0000 | (n / 2) % 1000), 0xffff_ffff);
+                let host = n / 2 % 1000;
+                let dst = (Field::NwDst, u128::from(0x0c00_0000 | host), 0xffff_ffff);
                 let m = on(&[IP, (Field::NwProto, 6, 0xff), dst]);
                 if n.is_multiple_of(2) {
                     switch.add_rule(bridge, RuleSpec::new(0, 200, m, vec![OUT]), 1);
