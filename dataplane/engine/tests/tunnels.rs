@@ -24,7 +24,7 @@ use tunnel::neigh::Target;
 use tunnel::route::{Action, Origin, Prefix, Route};
 
 const LINK: u32 = 7;
-const MACS: [u64; 2] = [0x02_0000_0000_a1, 0x02_0000_0000_a2];
+const MACS: [u64; 2] = [0x0200_0000_00a1, 0x0200_0000_00a2];
 
 /// A switch with br-int (port 1, tunnel port 10) and br-phy (LOCAL, port 2).
 struct Node {
@@ -262,7 +262,7 @@ fn a_neighbour_that_comes_goes_and_moves_is_followed() {
         asked.iter().any(|e| matches!(e, engine::Event::NeedNeighbour(t) if *t == target)),
         "{asked:?}"
     );
-    follow(&mut nodes[0], Some(0x02_0000_0000_b7));
+    follow(&mut nodes[0], Some(0x0200_0000_00b7));
     nodes[0].vm.inject(inner.as_slice()).unwrap();
     nodes[0].run();
     let outer = nodes[0].wire.take().expect("sent").bytes;
