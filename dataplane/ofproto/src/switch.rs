@@ -37,7 +37,6 @@ pub struct SavedTables(Vec<(BridgeId, Tables, imbl::HashMap<u32, Arc<GroupEntry>
 /// The configuration in preparation.
 pub struct Switch {
     next: Snapshot,
-    published: Arc<Snapshot>,
     changes: Vec<Change>,
     names: BTreeMap<Arc<str>, BridgeId>,
     pub(crate) control: HashMap<BridgeId, BridgeControl>,
@@ -46,10 +45,8 @@ pub struct Switch {
 
 impl Default for Switch {
     fn default() -> Self {
-        let empty = Snapshot::empty();
         Switch {
-            next: empty.clone(),
-            published: Arc::new(empty),
+            next: Snapshot::empty(),
             changes: Vec::new(),
             names: BTreeMap::new(),
             control: HashMap::new(),
@@ -294,8 +291,7 @@ impl Switch {
         self.next.log.link(node.clone());
         self.next.log = node;
         self.next.version = version;
-        self.published = Arc::new(self.next.clone());
-        Some(self.published.clone())
+        Some(Arc::new(self.next.clone()))
     }
 }
 
