@@ -263,7 +263,6 @@ fn the_interface_is_given_back_as_it_was() {
         assert_eq!(describe(), taken);
         let mut pool = system.region.pool();
         p.close(q, &mut pool, &system);
-        // The link's state settles a moment after the flags.
         // The state that `ip` shows follows the flags a moment later.
         wait_for("the link to settle", || (describe().0 == before.0).then_some(()));
         assert_eq!(describe(), before);

@@ -1,8 +1,10 @@
 //! Network namespaces for tests: each test thread gets one of its own.
 #![allow(unsafe_code, dead_code)] // unshare(2); not every test file uses everything.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use afxdp::FramePool;
@@ -10,7 +12,15 @@ use ports::{Burst, Queue, RxStatus};
 
 /// Put this thread into a network namespace of its own, which goes when the thread and what it
 /// started end. `false` (and a word why) if that is not allowed: the test cannot run.
+///
+/// One test at a time, until its thread ends: a child process of one test (`ip`) has a copy of every
+/// descriptor of the other until it has called exec, and would delay what a close is to cause.
 pub fn enter() -> bool {
+    static ONE: Mutex<()> = Mutex::new(());
+    thread_local!(static MINE: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) });
+    MINE.with_borrow_mut(|mine| {
+        mine.get_or_insert_with(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    });
     // SAFETY: no file descriptors or other memory-relevant state are unshared.
     if let Err(e) = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
     {
