@@ -1,4 +1,4 @@
-//! The system calls of a worker: eventfd, epoll.
+//! The system calls of a worker: eventfd, epoll, poll.
 #![allow(unsafe_code)] // Thin wrappers over system calls.
 
 use std::io;
@@ -74,5 +74,29 @@ impl Poller {
         let got = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.ready.as_mut_ptr(), n, ms) };
         // An error is EINTR: as if nothing were ready.
         self.ready[..got.max(0) as usize].iter().map(|e| e.u64)
+    }
+}
+
+/// Descriptors to read from that the kernel knows of only while somebody waits.
+#[derive(Default)]
+pub struct PollSet {
+    fds: Vec<libc::pollfd>,
+}
+
+impl PollSet {
+    /// Watch a descriptor.
+    pub fn add(&mut self, fd: RawFd) {
+        self.fds.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    }
+
+    /// Stop watching a descriptor; nothing happens if it was not watched.
+    pub fn remove(&mut self, fd: RawFd) {
+        self.fds.retain(|p| p.fd != fd);
+    }
+
+    /// Wait up to `ms` milliseconds (-1: for ever) until one is readable, or has an error.
+    pub fn wait(&mut self, ms: i32) {
+        // SAFETY: the descriptors are an array of that length. An error is EINTR: as if one were readable.
+        unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, ms) };
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! A queue either is polled (AF_XDP: looking costs nothing) or says through its descriptor that
 //! it has something (a tap: looking is a system call). The descriptors of the second kind are in
-//! a set of their own, which is asked now and then while the worker is awake; all descriptors and
-//! the wake-up are in the set that it sleeps on.
+//! an epoll set, which is asked now and then while the worker is awake. The worker sleeps in
+//! poll(2) on that set, the wake-up and the descriptors of the first kind: an epoll set would be
+//! called back by the kernel for each frame that such a socket receives or has sent, also while
+//! the worker is awake, under a lock that the cores on both sides share.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -15,7 +17,7 @@ use super::Worker;
 use super::exec::{Slot, Transmit};
 use crate::cpu::cycles;
 use crate::shared::add;
-use crate::sys::Poller;
+use crate::sys::{PollSet, Poller};
 
 /// How long a worker polls in vain before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
@@ -28,7 +30,8 @@ const LONG_NAP: i32 = 5_000;
 
 /// What a worker's sleep needs.
 pub(super) struct Sleep {
-    all: Poller,
+    /// The wake-up, `taps`, and the queues that are polled.
+    all: PollSet,
     /// Queues that are read only when their descriptor says so.
     taps: Poller,
     tap_count: usize,
@@ -38,22 +41,20 @@ pub(super) struct Sleep {
 
 impl Sleep {
     pub fn new(wake: RawFd) -> std::io::Result<Sleep> {
-        let (all, taps) = (Poller::new()?, Poller::new()?);
-        all.add(wake, u64::MAX)?;
-        all.add(taps.fd(), u64::MAX)?;
+        let (mut all, taps) = (PollSet::default(), Poller::new()?);
+        all.add(wake);
+        all.add(taps.fd());
         Ok(Sleep { all, taps, tap_count: 0, idle_since: None, rounds: 0 })
     }
 
     /// Let a queue's descriptor wake the worker.
     pub fn watch(&mut self, slot: &Slot) {
         let Some(fd) = slot.queue.poll_fd() else { return };
-        let set = if slot.queue.needs_readiness() {
-            self.tap_count += 1;
-            &self.taps
-        } else {
-            &self.all
-        };
-        if let Err(e) = set.add(fd.as_raw_fd(), u64::from(slot.port.0)) {
+        if !slot.queue.needs_readiness() {
+            return self.all.add(fd.as_raw_fd());
+        }
+        self.tap_count += 1;
+        if let Err(e) = self.taps.add(fd.as_raw_fd(), u64::from(slot.port.0)) {
             tracing::warn!(port = slot.port.0, "cannot watch a queue for wake-ups: {e}");
         }
     }
@@ -61,13 +62,11 @@ impl Sleep {
     /// Stop watching.
     pub fn forget(&mut self, slot: &Slot) {
         let Some(fd) = slot.queue.poll_fd() else { return };
-        let set = if slot.queue.needs_readiness() {
-            self.tap_count -= 1;
-            &self.taps
-        } else {
-            &self.all
-        };
-        set.remove(fd.as_raw_fd());
+        if !slot.queue.needs_readiness() {
+            return self.all.remove(fd.as_raw_fd());
+        }
+        self.tap_count -= 1;
+        self.taps.remove(fd.as_raw_fd());
     }
 
     /// The worker has had something to do.
@@ -111,7 +110,7 @@ impl Worker {
             let before = cycles();
             let ms = if self.flows.mega.is_empty() { LONG_NAP } else { NAP };
             self.publish_counters();
-            self.sleep.all.wait(ms).for_each(drop);
+            self.sleep.all.wait(ms);
             add(&w.counters.sleeps, 1);
             add(&w.counters.idle_cycles, cycles().wrapping_sub(before));
         }
