@@ -4,6 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use conntrack::Notice;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -60,6 +61,16 @@ pub trait Backend {
     /// Events of monitored bridges, with the bridge's name, that came since the last call.
     fn take_events(&mut self) -> Vec<(String, Box<RawValue>)> {
         Vec::new()
+    }
+
+    /// Whether somebody wants to hear of connections that come and go, from now on.
+    fn watch_connections(&mut self, on: bool) {
+        let _ = on;
+    }
+
+    /// Connections that came or went since the last call, and how many more did that are not told of.
+    fn take_notices(&mut self) -> (Vec<Notice>, u64) {
+        (Vec::new(), 0)
     }
 
     /// Periodic work, and what the workers and the kernel have to tell. Called when one of

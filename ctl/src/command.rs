@@ -244,6 +244,33 @@ pub enum Command {
         #[serde(default)]
         generate: bool,
     },
+    /// One page of the connections that a filter means.
+    ConntrackList {
+        #[serde(default)]
+        filter: Vec<String>,
+        /// Where it begins, from the page before.
+        #[serde(default)]
+        from: Option<u64>,
+    },
+    ConntrackFlush {
+        /// Which ones; all when empty.
+        #[serde(default)]
+        filter: Vec<String>,
+    },
+    ConntrackStats {},
+    ConntrackLimit {},
+    SetConntrackLimit {
+        settings: Vec<String>,
+    },
+    ConntrackTimeout {
+        #[serde(default)]
+        zone: Option<u16>,
+    },
+    SetConntrackTimeout {
+        #[serde(default)]
+        zone: Option<u16>,
+        settings: Vec<String>,
+    },
     Workers {},
     Version {},
     LogLevel {
@@ -304,6 +331,13 @@ pub const NAMES: &[&str] = &[
     "dump-group-stats",
     "packet-out",
     "trace",
+    "conntrack-list",
+    "conntrack-flush",
+    "conntrack-stats",
+    "conntrack-limit",
+    "set-conntrack-limit",
+    "conntrack-timeout",
+    "set-conntrack-timeout",
     "workers",
     "version",
     "log-level",
@@ -317,7 +351,9 @@ impl Command {
             | Self::AddPort { .. }
             | Self::DelPort { .. }
             | Self::Set { .. }
-            | Self::Clear { .. } => Kind::Change,
+            | Self::Clear { .. }
+            | Self::SetConntrackLimit { .. }
+            | Self::SetConntrackTimeout { .. } => Kind::Change,
             Self::ListBr {}
             | Self::BrExists { .. }
             | Self::ListPorts { .. }
@@ -349,6 +385,11 @@ impl Command {
             | Self::DumpGroupStats { .. }
             | Self::PacketOut { .. }
             | Self::Trace { .. }
+            | Self::ConntrackList { .. }
+            | Self::ConntrackFlush { .. }
+            | Self::ConntrackStats {}
+            | Self::ConntrackLimit {}
+            | Self::ConntrackTimeout { .. }
             | Self::Workers {} => Kind::Runtime,
         }
     }

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod conntrack;
 pub mod daemon;
 pub mod engine_backend;
 pub mod error;

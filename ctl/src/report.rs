@@ -2,6 +2,7 @@
 //! `vswitchctl` prints. `docs/json.md` is the same for readers. New fields may be added; readers ignore
 //! what they do not know.
 
+mod conntrack;
 mod flow;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value as Json};
 use crate::config::{Bridge, Config, OFPORT_LOCAL, Peer};
 use crate::schema::{BRIDGE, PORT, PortSettings, PortType, Value};
 
+pub use conntrack::*;
 pub use flow::*;
 
 /// The backend's part of `show`.
@@ -372,7 +374,7 @@ pub struct WorkerReport {
     pub packets_per_second: f64,
     /// Busy cycles by packets; 0 without packets.
     pub cycles_per_packet: f64,
-    /// Share of packets that the exact-match cache answered, 0 to 1.
+    /// Share of lookups (packets, and tracked ones again) that the exact-match cache answered, 0 to 1.
     pub exact_hit_rate: f64,
     /// Share that the megaflow classifier answered, 0 to 1; the rest were upcalls.
     pub megaflow_hit_rate: f64,

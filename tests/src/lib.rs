@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod demo;
 pub mod frame;
 pub mod lab;
+pub mod monitor;
 pub mod raw;
 pub mod report;
 pub mod runner;

@@ -10,12 +10,15 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod conntrack;
 mod flow;
 
 use super::help;
 use crate::command::{Command, Record};
 use crate::options::RUN_DIR;
 
+use conntrack::ConntrackVerb;
+pub(super) use conntrack::Listing;
 pub(super) use flow::File;
 use flow::FlowVerb;
 
@@ -51,6 +54,10 @@ pub(super) enum Invocation {
     Monitor {
         options: Options,
         bridge: String,
+    },
+    List {
+        options: Options,
+        listing: Listing,
     },
 }
 
@@ -257,6 +264,17 @@ enum Verb {
         #[arg(value_name = "BR")]
         bridge: String,
     },
+    /// Tracked connections: list, end, count, limits and timeouts
+    #[command(after_help = "Examples:
+  vswitchctl conntrack list zone=5 proto=tcp
+  vswitchctl conntrack flush zone=5
+  vswitchctl conntrack stats
+  vswitchctl conntrack limit zone:5=1000
+  vswitchctl conntrack timeout udp_single=30")]
+    Conntrack {
+        #[command(subcommand)]
+        verb: ConntrackVerb,
+    },
     /// Dropped packets of the whole switch, by reason
     #[command(after_help = "Examples:
   vswitchctl drops
@@ -338,6 +356,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
     let mut commands = Vec::new();
     let mut files = Vec::new();
     let mut monitored = None;
+    let mut listed = None;
     let mut options: Option<Options> = None;
     let segments: Vec<&[OsString]> = words.split(|w| w == "--").collect();
     let count = segments.len();
@@ -353,6 +372,18 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             Some(Verb::Monitor { bridge }) if count == 1 => {
                 monitored = Some(bridge);
             }
+            Some(Verb::Conntrack { verb }) => match conntrack::to_command(verb) {
+                _ if args.may_exist || args.if_exists => {
+                    let message = "--may-exist and --if-exists do not go with conntrack";
+                    return Err(usage(ErrorKind::ArgumentConflict, message));
+                }
+                Ok(command) => commands.push(command),
+                Err(listing) if count == 1 => listed = Some(listing),
+                Err(_) => {
+                    let message = "conntrack list stands alone";
+                    return Err(usage(ErrorKind::ArgumentConflict, message));
+                }
+            },
             Some(verb) => {
                 let (command, file) = to_command(verb, args.may_exist, args.if_exists)?;
                 files.extend(file.map(|f| (commands.len(), f)));
@@ -369,9 +400,10 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             }
         }
     }
-    match (options, monitored) {
-        (Some(options), Some(bridge)) => Ok(Invocation::Monitor { options, bridge }),
-        (Some(options), None) if !commands.is_empty() => {
+    match (options, monitored, listed) {
+        (Some(options), Some(bridge), _) => Ok(Invocation::Monitor { options, bridge }),
+        (Some(options), _, Some(listing)) => Ok(Invocation::List { options, listing }),
+        (Some(options), None, None) if !commands.is_empty() => {
             Ok(Invocation::Commands { options, commands, files })
         }
         _ => Err(usage(ErrorKind::MissingSubcommand, "a command is missing")),
@@ -466,7 +498,8 @@ fn to_command(
         Verb::Monitor { .. } => {
             return Err(usage(ErrorKind::ArgumentConflict, "monitor stands alone"));
         }
-        Verb::Completions { .. } => {
+        // The caller has taken it.
+        Verb::Conntrack { .. } | Verb::Completions { .. } => {
             return Err(usage(ErrorKind::ArgumentConflict, "completions stands alone"));
         }
     };

@@ -1,6 +1,7 @@
 //! `vswitchctl`: words to commands, commands to the daemon, answers to text.
 
 mod args;
+mod connections;
 mod files;
 mod help;
 mod paint;
@@ -60,6 +61,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             run(&options, &commands)
         }
         Invocation::Monitor { options, bridge } => monitor(&options, &bridge),
+        Invocation::List { options, listing } => connections::list(&options, &listing),
     }
 }
 
@@ -85,6 +87,22 @@ fn run(options: &Options, commands: &[Command]) -> ExitCode {
 
 /// Prints what happens in a bridge, until the daemon ends or nobody reads it any more.
 fn monitor(options: &Options, bridge: &str) -> ExitCode {
+    match events(options, &json!({"bridge": bridge}), |_| true) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(options.format, &failure);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Prints events until the daemon ends or nobody reads them any more. `on_event` is told before each,
+/// and says whether it is to be printed.
+fn events(
+    options: &Options,
+    what: &serde_json::Value,
+    mut on_event: impl FnMut(&MonitorEvent) -> bool,
+) -> Result<(), Failure> {
     let socket = options.run_dir.join(SOCKET);
     let paint = Paint::for_stream(io::stdout().is_terminal());
     let print = |event: &MonitorEvent, raw: Option<&RawValue>| {
@@ -104,20 +122,14 @@ fn monitor(options: &Options, bridge: &str) -> ExitCode {
             print(&MonitorEvent::Lost { events: lost }, None);
         }
         // Events of a newer daemon that are not known here are passed over.
-        if let Ok(event) = serde_json::from_str::<MonitorEvent>(raw.get()) {
+        if let Ok(event) = serde_json::from_str::<MonitorEvent>(raw.get())
+            && on_event(&event)
+        {
             print(&event, Some(raw));
         }
     };
-    let ended = Connection::open(&socket, Duration::ZERO)
-        .map_err(Failure::from)
-        .and_then(|mut c| c.call(MONITOR, &json!({"bridge": bridge}), on_event));
-    match ended {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(failure) => {
-            report(options.format, &failure);
-            ExitCode::from(FAILED)
-        }
-    }
+    let mut connection = Connection::open(&socket, Duration::ZERO)?;
+    connection.call(MONITOR, what, on_event).map(drop)
 }
 
 /// Prints one answer a command. The status is 1 when `br-exists` was answered with no.

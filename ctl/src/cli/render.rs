@@ -1,5 +1,6 @@
 //! Answers as text for people. One function a command; each takes the report as the daemon sent it.
 
+pub(super) mod conntrack;
 pub(super) mod flow;
 
 use std::fmt::Write;
@@ -13,9 +14,9 @@ use super::table::{Cell, Table};
 use crate::command::Command;
 use crate::config::OFPORT_LOCAL;
 use crate::report::{
-    BridgeReport, DropsReport, FdbFlushed, FdbReport, FdbStats, LinkState, LogLevelReport,
-    Megaflow, MegaflowsReport, PortReport, PortsReport, ShowReport, VersionReport, WorkerReport,
-    WorkersReport,
+    BridgeReport, ConnectionsFlushed, ConnectionsReport, DropsReport, FdbFlushed, FdbReport,
+    FdbStats, LinkState, LogLevelReport, Megaflow, MegaflowsReport, PortReport, PortsReport,
+    ShowReport, VersionReport, WorkerReport, WorkersReport,
 };
 use crate::schema::Value;
 
@@ -48,6 +49,17 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         Command::DumpGroupStats { .. } => Ok(flow::group_stats(&read(raw)?)),
         Command::PacketOut { .. } => Ok(flow::packet_out(&read(raw)?)),
         Command::Trace { .. } => Ok(flow::trace(&read(raw)?, paint)),
+        Command::ConntrackList { .. } => {
+            let page: ConnectionsReport = read(raw)?;
+            Ok(page.connections.iter().map(conntrack::connection).collect())
+        }
+        Command::ConntrackFlush { .. } => {
+            let report: ConnectionsFlushed = read(raw)?;
+            Ok(format!("{} connections ended\n", report.flushed))
+        }
+        Command::ConntrackStats {} => Ok(conntrack::stats(&read(raw)?)),
+        Command::ConntrackLimit {} => Ok(conntrack::limits(&read(raw)?)),
+        Command::ConntrackTimeout { .. } => Ok(conntrack::timeouts(&read(raw)?)),
         Command::DumpMegaflows { .. } => Ok(megaflows(&read(raw)?, paint)),
         Command::Workers {} => Ok(workers(&read(raw)?)),
         Command::Version {} => {
@@ -65,6 +77,8 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         | Command::DelPort { .. }
         | Command::Set { .. }
         | Command::Clear { .. }
+        | Command::SetConntrackLimit { .. }
+        | Command::SetConntrackTimeout { .. }
         | Command::BrExists { .. }
         | Command::AddFlow { .. }
         | Command::AddFlows { .. }

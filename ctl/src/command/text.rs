@@ -112,11 +112,32 @@ impl Command {
             Self::ListBr {} => drop(words.word("list-br")),
             Self::Drops { why } => drop(words.word("drops").flag("--why", *why)),
             Self::DumpMegaflows { .. } => drop(words.word("dump-megaflows")),
+            Self::ConntrackList { filter, .. } => {
+                words.word("conntrack").word("list").list(filter);
+            }
+            Self::ConntrackFlush { filter } => {
+                words.word("conntrack").word("flush").list(filter);
+            }
+            Self::ConntrackStats {} => drop(words.word("conntrack").word("stats")),
+            Self::ConntrackLimit {} => drop(words.word("conntrack").word("limit")),
+            Self::SetConntrackLimit { settings } => {
+                words.word("conntrack").word("limit").list(settings);
+            }
+            Self::ConntrackTimeout { zone } => {
+                words.word("conntrack").word("timeout").list(&zone_option(*zone));
+            }
+            Self::SetConntrackTimeout { zone, settings } => {
+                words.word("conntrack").word("timeout").list(&zone_option(*zone)).list(settings);
+            }
             Self::Workers {} => drop(words.word("workers")),
             Self::Version {} => drop(words.word("version")),
         }
         words.0.join(" ")
     }
+}
+
+fn zone_option(zone: Option<u16>) -> Vec<String> {
+    zone.map(|z| format!("--zone={z}")).into_iter().collect()
 }
 
 /// Collects the words of [`Command::text`].

@@ -32,6 +32,10 @@ pub fn apply(config: &mut Config, command: &Command) -> Result<Json, CtlError> {
         Command::Get { record, name, columns, if_exists } => {
             get(config, *record, name, columns, *if_exists)
         }
+        Command::SetConntrackLimit { settings } => config.conntrack.set_limits(settings),
+        Command::SetConntrackTimeout { zone, settings } => {
+            config.conntrack.set_timeouts(*zone, settings)
+        }
         Command::ListBr {} => Ok(json!({"bridges": config.bridges.keys().collect::<Vec<_>>()})),
         Command::BrExists { bridge } => Ok(json!({"exists": config.bridges.contains_key(bridge)})),
         Command::ListPorts { bridge } => {

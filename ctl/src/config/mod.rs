@@ -1,10 +1,12 @@
-//! What is configured: bridges, their ports, the settings of both, and the OpenFlow port numbers.
+//! What is configured: bridges, their ports, the settings of both, the OpenFlow port numbers, and limits
+//! and timeouts of connections.
 //!
 //! Plain data. A change is made on a copy ([`apply`]), which then is numbered and checked whole
 //! ([`Config::finish`]) before anyone else sees it; the control thread is the only writer. Knows nothing
 //! of interfaces that exist, of packets, or of files.
 
 mod apply;
+mod conntrack;
 mod diff;
 mod validate;
 
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use apply::apply;
+pub use conntrack::Conntrack;
 pub use diff::{Change, changes};
 
 use crate::error::{CtlError, quoted};
@@ -38,6 +41,8 @@ pub struct Config {
     /// By name. Names of bridges and ports are unique among each other.
     #[serde(default)]
     pub bridges: BTreeMap<String, Bridge>,
+    #[serde(default, skip_serializing_if = "Conntrack::is_default")]
+    pub conntrack: Conntrack,
 }
 
 /// One bridge.

@@ -37,6 +37,7 @@ pub(super) fn validate(config: &Config) -> Result<Vec<String>, CtlError> {
         }
     }
     distinct_tunnels(config)?;
+    config.conntrack.validate()?;
     Ok(warnings)
 }
 

@@ -5,6 +5,7 @@
 //! open ([`ports`]), the queues that the workers drive, and [`Switch`], whose versions it publishes. A
 //! change is made real step by step; if a step fails, those before it are undone in reverse.
 
+pub mod conntrack;
 mod events;
 mod flows;
 mod groups;
@@ -58,6 +59,10 @@ pub struct EngineBackend {
     /// Rules that went and that nobody was told of yet.
     removed: Vec<(BridgeId, Removed)>,
     monitors: monitor::Monitors,
+    zone_policies: conntrack::ZonePolicies,
+    connections_watched: bool,
+    /// Notices of connections that had been lost when somebody was told last.
+    notices_lost: u64,
 }
 
 impl EngineBackend {
@@ -86,6 +91,9 @@ impl EngineBackend {
             saved: None,
             removed: Vec::new(),
             monitors: monitor::Monitors::default(),
+            zone_policies: Default::default(),
+            connections_watched: false,
+            notices_lost: 0,
         })
     }
 
@@ -335,6 +343,11 @@ impl Backend for EngineBackend {
         self.below.touch();
         self.follow_kernel();
         self.publish()?;
+        if let Some(engine) = self.engine.as_ref() {
+            let tracker = &engine.shared().tracker;
+            let zones = &mut self.zone_policies;
+            conntrack::configure(tracker, zones, &old.conntrack, &new.conntrack);
+        }
         Ok(warnings)
     }
 
@@ -342,7 +355,7 @@ impl Backend for EngineBackend {
         flows::read(config, command)?;
         groups::read(config, command)?;
         trace::read(config, command)?;
-        Ok(())
+        conntrack::check(command)
     }
 
     fn begin(&mut self) {
@@ -360,6 +373,9 @@ impl Backend for EngineBackend {
         }
         if let Some(wanted) = trace::read(config, command)? {
             return self.trace(config, bridge, wanted);
+        }
+        if let Some(done) = self.connections(config, command)? {
+            return Ok(done);
         }
         self.report(config, command)
     }
@@ -383,6 +399,14 @@ impl Backend for EngineBackend {
         self.monitors.take()
     }
 
+    fn watch_connections(&mut self, on: bool) {
+        self.watch_tracker(on);
+    }
+
+    fn take_notices(&mut self) -> (Vec<::conntrack::Notice>, u64) {
+        self.hear_tracker()
+    }
+
     fn tick(&mut self, _config: &Config, now: Instant) -> Duration {
         self.hear_workers();
         self.follow_links();
@@ -395,7 +419,7 @@ impl Backend for EngineBackend {
         if let Err(e) = self.publish() {
             tracing::error!("{e}");
         }
-        Duration::from_millis(500)
+        Duration::from_millis(if self.connections_watched { 20 } else { 500 })
     }
 
     fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {

@@ -256,6 +256,7 @@ impl EngineBackend {
         for w in &shared.workers {
             let c = &w.counters;
             let packets = read(&c.packets);
+            let lookups = packets + read(&c.recirculated);
             let (busy, idle) = (read(&c.busy_cycles), read(&c.idle_cycles));
             let (pps, idle_share) = self.rates.of(w.index, packets, busy, idle);
             let (bursts, upcalls) = (read(&c.bursts), read(&c.upcalls));
@@ -267,8 +268,8 @@ impl EngineBackend {
                 packets,
                 packets_per_second: pps,
                 cycles_per_packet: share(busy, packets),
-                exact_hit_rate: share(read(&c.cache_hits), packets),
-                megaflow_hit_rate: share(read(&c.classifier_hits), packets),
+                exact_hit_rate: share(read(&c.cache_hits), lookups),
+                megaflow_hit_rate: share(read(&c.classifier_hits), lookups),
                 upcalls,
                 megaflows: read(&c.megaflows),
                 masks: read(&c.masks),

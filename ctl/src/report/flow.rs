@@ -261,8 +261,17 @@ pub enum MonitorEvent {
         reason: String,
         flow: String,
     },
-    /// From here on events are sent.
-    Started { bridge: String },
+    /// From here on events are sent, of this bridge or else of connections.
+    Started {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<String>,
+    },
+    /// A connection came or went.
+    Connection {
+        /// `inserted`, or why it went.
+        what: String,
+        connection: super::Connection,
+    },
     /// Events that did not reach this client before the next one.
     Lost { events: u64 },
 }

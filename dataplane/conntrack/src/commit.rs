@@ -381,7 +381,7 @@ impl Tracker {
         self.verdict(e, place, m, false, args.nat != Nat::No, &mut v);
         let notice = self.notices.are_wanted().then(|| {
             let (orig, reply) = (v.orig, e.tuple(true));
-            Notice { what: Event::Inserted, orig, reply, mark: v.mark }
+            Notice { what: Event::Inserted, orig, reply, mark: v.mark, label: v.label }
         });
         e.meta.publish(m);
         self.counters.count(u64::from(id), Event::Inserted);

@@ -98,6 +98,17 @@ impl Filter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(usize);
 
+impl Cursor {
+    /// The place as a number, to be handed out.
+    pub fn number(self) -> u64 {
+        self.0 as u64
+    }
+    /// The place of that number; any number is one, perhaps beyond the end.
+    pub fn from_number(n: u64) -> Cursor {
+        Cursor(usize::try_from(n).unwrap_or(usize::MAX))
+    }
+}
+
 /// How many connections there are, counted by a walk.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
@@ -143,7 +154,7 @@ impl Tracker {
                 visit(id, m, &c);
             }
         }
-        Some(Cursor(from + budget))
+        Some(Cursor(from.saturating_add(budget)))
     }
 
     /// The connection in an entry, read under its lock.

@@ -26,6 +26,8 @@ pub struct Notice {
     pub reply: Tuple,
     /// `ct_mark`.
     pub mark: u32,
+    /// `ct_label`.
+    pub label: u128,
 }
 
 pub(crate) struct Notices {

@@ -364,7 +364,8 @@ impl Tracker {
         let (orig, reply) = (e.tuple(false), e.tuple(true));
         self.counters.count(u64::from(id), why);
         if self.notices.are_wanted() {
-            self.notices.push(Notice { what: why, orig, reply, mark: e.mark() });
+            let label = e.label(e.meta.peek());
+            self.notices.push(Notice { what: why, orig, reply, mark: e.mark(), label });
         }
         self.index.remove(orig.hash(self.seed), Place { id, reply: false });
         if !e.meta.peek().has(bit::SELF) {

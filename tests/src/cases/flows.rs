@@ -1,12 +1,10 @@
 //! Flow tables as an operator programs them: rules, groups, traces, packets in and out.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
 use super::pair;
-use crate::daemon::{Daemon, program};
+use crate::daemon::Daemon;
 use crate::frame::{Mac, has_mark, marked};
 use crate::lab::Lab;
+use crate::monitor::Monitor;
 use crate::runner::Case;
 use crate::{Context, Result, ensure, report, wait};
 
@@ -173,11 +171,11 @@ fn learn(lab: &Lab) -> Result<()> {
     let rule = "actions=learn(table=1,hard_timeout=2,cookie=0x1ea,send_flow_rem,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,1)";
     daemon.ctl(&["add-flow", "br0", rule])?;
     daemon.run("add-flow br0 table=1,priority=1,actions=flood")?;
-    let mut monitor = Monitor::start(&daemon)?;
+    let mut monitor = Monitor::start(&daemon, &["monitor", "br0"])?;
     h1.ping(&h2.address, 5)?;
     let learned = daemon.run("dump-flows br0 cookie=0x1ea/-1 --no-stats")?;
     ensure!(learned.lines().count() == 2, "{learned}");
-    let event = monitor.until("flow-removed")?;
+    let event = monitor.event("flow-removed")?;
     ensure!(event.contains("\"reason\":\"hard\"") && event.contains("cookie=0x1ea"), "{event}");
     Ok(())
 }
@@ -245,12 +243,12 @@ fn trace(lab: &Lab) -> Result<()> {
 fn packet_out(lab: &Lab) -> Result<()> {
     let (daemon, h1, h2) = pair(lab)?;
     let to = h2.raw()?;
-    let mut monitor = Monitor::start(&daemon)?;
+    let mut monitor = Monitor::start(&daemon, &["monitor", "br0"])?;
     let frame = marked(Mac::BROADCAST, h1.mac, &[], "<out>");
     let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
     daemon.run(&format!("packet-out br0 none output:2,controller {hex}"))?;
     to.expect("<out>")?;
-    let event = monitor.until("packet-in")?;
+    let event = monitor.event("packet-in")?;
     ensure!(event.contains(&hex), "{event}");
     Ok(())
 }
@@ -266,43 +264,4 @@ fn resubmit_loop(lab: &Lab) -> Result<()> {
     ensure!(text.contains("recursion"), "{text}");
     daemon.run("del-flows br0 in_port=1")?;
     h1.ping(&h2.address, 5)
-}
-
-/// `vswitchctl monitor br0` at work.
-struct Monitor {
-    child: std::process::Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Monitor {
-    fn start(daemon: &Daemon) -> Result<Self> {
-        let mut child = Command::new(program("vswitchctl"))
-            .arg("--run-dir")
-            .arg(&daemon.run_dir)
-            .args(["--format", "json", "monitor", "br0"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let out = child.stdout.take().context("no output")?;
-        let mut monitor = Self { child, lines: BufReader::new(out).lines() };
-        monitor.until("started")?;
-        Ok(monitor)
-    }
-
-    /// The next event of a kind.
-    fn until(&mut self, kind: &str) -> Result<String> {
-        for line in self.lines.by_ref() {
-            let line = line?;
-            if line.contains(&format!("\"event\":\"{kind}\"")) {
-                return Ok(line);
-            }
-        }
-        anyhow::bail!("the monitor ended without {kind}")
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod bridges;
 pub mod configuration;
+pub mod conntrack;
 pub mod daemon;
 pub mod errors;
 pub mod flow_frames;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Case> {
         daemon::CASES,
         errors::CASES,
         flows::CASES,
+        conntrack::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,

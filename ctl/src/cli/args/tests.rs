@@ -101,3 +101,39 @@ fn every_command_has_examples() {
         assert!(help.contains("vswitchctl"), "{}", sub.get_name());
     }
 }
+
+#[test]
+fn a_list_of_connections_stands_alone() {
+    let listed = |line: &str| match parse(line.split(' ').map(OsString::from)) {
+        Ok(Invocation::List { listing, .. }) => listing,
+        other => panic!("{line}: {other:?}"),
+    };
+    let l = listed("vswitchctl conntrack list zone=5 proto=tcp -f");
+    assert_eq!(
+        (l.filter, l.limit, l.follow),
+        (vec!["zone=5".into(), "proto=tcp".into()], None, true)
+    );
+    assert_eq!(listed("vswitchctl conntrack list --limit 7").limit, Some(7));
+    let texts: Vec<_> = commands(
+        "vswitchctl conntrack limit -- conntrack limit zone:5=1 -- conntrack timeout --zone 5 -- \
+         conntrack timeout udp_first=3 -- conntrack flush zone=5 -- conntrack stats",
+    )
+    .iter()
+    .map(Command::text)
+    .collect();
+    assert_eq!(
+        texts,
+        [
+            "conntrack limit",
+            "conntrack limit zone:5=1",
+            "conntrack timeout --zone=5",
+            "conntrack timeout udp_first=3",
+            "conntrack flush zone=5",
+            "conntrack stats"
+        ]
+    );
+    for bad in ["conntrack list -- show", "--may-exist conntrack flush", "conntrack"] {
+        let line = format!("vswitchctl {bad}");
+        assert!(parse(line.split(' ').map(OsString::from)).is_err(), "{bad}");
+    }
+}

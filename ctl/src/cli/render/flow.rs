@@ -165,7 +165,11 @@ fn shorter(indent: &str) -> &str {
 pub(in crate::cli) fn event(event: &MonitorEvent, paint: Paint) -> String {
     match event {
         MonitorEvent::Started { bridge } => {
-            format!("{}\n", paint.dim(format!("monitoring {bridge}")))
+            let what = bridge.as_deref().unwrap_or("connections");
+            format!("{}\n", paint.dim(format!("monitoring {what}")))
+        }
+        MonitorEvent::Connection { what, connection } => {
+            format!("{:<18} {}", what.to_uppercase(), super::conntrack::connection(connection))
         }
         MonitorEvent::Lost { events } => {
             format!("{}\n", paint.yellow(format!("{events} events were lost")))

@@ -131,3 +131,44 @@ fn an_answer_of_another_shape_is_an_error_not_a_panic() {
     }
     assert_eq!(rendered(&Command::ListBr {}, &json!([1])), "");
 }
+
+#[test]
+fn connections_are_lines_as_of_dpctl() {
+    let report = json!({"connections": [
+        {"protocol": "tcp", "zone": 5, "mark": 7, "label": "0x10",
+         "orig": {"src": "10.0.0.1", "dst": "192.0.2.9", "sport": 40000, "dport": 443},
+         "reply": {"src": "192.0.2.9", "dst": "203.0.113.1", "sport": 443, "dport": 40000},
+         "state": "established", "answered": true, "assured": true, "expires": 431_999.9, "age": 1.0},
+        {"protocol": "icmp", "zone": 0, "mark": 0, "label": "0x0",
+         "orig": {"src": "10.0.0.1", "dst": "10.0.0.2", "id": 3, "type": 8, "code": 0},
+         "reply": {"src": "10.0.0.2", "dst": "10.0.0.1", "id": 3, "type": 0, "code": 0},
+         "answered": false, "assured": false, "expires": 29.5, "age": 0.5},
+    ]});
+    let want = "\
+tcp,orig=(src=10.0.0.1,dst=192.0.2.9,sport=40000,dport=443),reply=(src=192.0.2.9,dst=203.0.113.1,\
+sport=443,dport=40000),zone=5,mark=0x7,labels=0x10,protoinfo=(state=ESTABLISHED),timeout=431999
+icmp,orig=(src=10.0.0.1,dst=10.0.0.2,id=3,type=8,code=0),reply=(src=10.0.0.2,dst=10.0.0.1,id=3,\
+type=0,code=0),timeout=29,unanswered
+";
+    let command = Command::ConntrackList { filter: Vec::new(), from: None };
+    assert_eq!(rendered(&command, &report), want);
+}
+
+#[test]
+fn stats_of_connections_are_short_where_nothing_happened() {
+    let report = json!({"connections": 1, "limit": 100, "unanswered": 1, "translated": 0,
+        "protocols": [{"name": "udp", "count": 1}],
+        "zones": [{"zone": 5, "connections": 1, "limit": 10}],
+        "events": [{"name": "inserted", "count": 4, "description": "A connection was made."}]});
+    let want = "\
+connections: 1 of 100, 1 unanswered, 0 translated
+protocols: udp 1
+
+ZONE  CONNECTIONS  LIMIT
+   5            1     10
+
+COUNT  EVENT     MEANING
+    4  inserted  A connection was made.
+";
+    assert_eq!(rendered(&Command::ConntrackStats {}, &report), want);
+}
