@@ -69,12 +69,16 @@ impl Rig {
         }
     }
 
-    /// What comes out of the other port when this goes in by a port (1 or 2).
-    fn send(&mut self, port: usize, frame: &[u8]) -> Option<Vec<u8>> {
-        self.ports[port - 1].inject(frame).unwrap();
+    fn rounds(&mut self) {
         for _ in 0..3 {
             self.worker.round();
         }
+    }
+
+    /// What comes out of the other port when this goes in by a port (1 or 2).
+    fn send(&mut self, port: usize, frame: &[u8]) -> Option<Vec<u8>> {
+        self.ports[port - 1].inject(frame).unwrap();
+        self.rounds();
         assert_eq!(self.ports[port - 1].take(), None, "nothing goes back");
         self.ports[2 - port].take().map(|f| f.bytes)
     }
@@ -169,4 +173,75 @@ fn marks_end_connections() {
     );
     assert_eq!(rig.send(1, &udp(a, b, 1000, 2000)), None);
     assert_eq!(rig.send(2, &udp(b, a, 2000, 1000)), None);
+}
+
+/// A UDP frame over IPv6 with a right checksum.
+fn udp6(src: u128, dst: u128, sport: u16, dport: u16) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+    f.extend([0x60, 0, 0, 0, 0, 12, 17, 64]);
+    f.extend(src.to_be_bytes());
+    f.extend(dst.to_be_bytes());
+    let mut l4 = Vec::new();
+    for v in [sport, dport, 12, 0, 0x6869, 0x7a7b] {
+        l4.extend(v.to_be_bytes());
+    }
+    let sum = Sum::pseudo_v6(src, dst, 17, 12).bytes(&l4).udp_checksum();
+    l4[6..8].copy_from_slice(&sum.to_be_bytes());
+    f.extend(l4);
+    f
+}
+
+/// A burst of several connections and both families goes through two zones, the second of which
+/// sees the packets as the first has translated them.
+#[test]
+fn a_burst_is_tracked_in_two_zones() {
+    let mut rig = Rig::new(
+        "table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
+         table=0,in_port=1,ipv6,actions=ct(table=1,zone=1,nat)
+         table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),ct(table=2,zone=2)
+         table=1,ipv6,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=2001:db8::1)),ct(table=2,zone=2)
+         table=1,ip,ct_state=+trk+est,actions=ct(table=2,zone=2)
+         table=1,ipv6,ct_state=+trk+est,actions=ct(table=2,zone=2)
+         table=2,ip,ct_state=+new,nw_src=203.0.113.1,actions=ct(commit,zone=2),2
+         table=2,ipv6,ct_state=+new,ipv6_src=2001:db8::1,actions=ct(commit,zone=2),2
+         table=2,ip,ct_state=+est,nw_src=203.0.113.1,actions=2
+         table=2,ipv6,ct_state=+est,ipv6_src=2001:db8::1,actions=2
+         table=0,in_port=2,ip,nw_dst=203.0.113.1,actions=ct(table=3,zone=2)
+         table=0,in_port=2,ipv6,ipv6_dst=2001:db8::1,actions=ct(table=3,zone=2)
+         table=3,ip,ct_state=+est+rpl,actions=ct(table=4,zone=1,nat)
+         table=3,ipv6,ct_state=+est+rpl,actions=ct(table=4,zone=1,nat)
+         table=4,ip,ct_state=+est+rpl+dnat,nw_dst=10.0.0.0/8,actions=1
+         table=4,ipv6,ct_state=+est+rpl+dnat,ipv6_dst=fd00::/16,actions=1",
+    );
+    let (outside, public) = ([198, 51, 100, 7], [203, 0, 113, 1]);
+    let (outside6, public6, inside6) = (9 << 100, 0x2001_0db8 << 96 | 1, 0xfd00 << 112);
+    let frame = |host: u8, back: bool, translated: bool| {
+        let (port, v6) = (4000 + u16::from(host), host.is_multiple_of(3));
+        if v6 {
+            let own = if translated { public6 } else { inside6 | u128::from(host) };
+            return if back {
+                udp6(outside6, own, 53, port)
+            } else {
+                udp6(own, outside6, port, 53)
+            };
+        }
+        let own = if translated { public } else { [10, 0, 0, host] };
+        if back { udp(outside, own, 53, port) } else { udp(own, outside, port, 53) }
+    };
+    for round in 0..4 {
+        for back in [false, true] {
+            let (from, to) = (usize::from(back), usize::from(!back));
+            for host in 1..15 {
+                rig.ports[from].inject(&frame(host, back, back)[..]).unwrap();
+            }
+            rig.rounds();
+            let mut want: Vec<_> = (1..15).map(|host| frame(host, back, !back)).collect();
+            let mut out: Vec<_> =
+                std::iter::from_fn(|| rig.ports[to].take()).map(|f| f.bytes).collect();
+            want.sort();
+            out.sort();
+            assert_eq!(out, want, "round {round}, back {back}");
+        }
+    }
+    assert_eq!(rig.shared.tracker.len(), 28);
 }

@@ -6,18 +6,58 @@ use super::{BURST, Found, INLINE, Megaflows, Subtable};
 use crate::cpu::prefetch;
 use crate::index::NONE;
 
+/// The keys of packets that are looked up together.
+pub trait Keys: Copy {
+    /// How many, at most [`BURST`].
+    fn count(self) -> usize;
+    /// One of them.
+    fn key(&self, i: usize) -> &FlowKey;
+}
+
+impl Keys for &[FlowKey] {
+    #[inline(always)]
+    fn count(self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn key(&self, i: usize) -> &FlowKey {
+        &self[i]
+    }
+}
+
+/// Some of a burst's keys, where they are.
+#[derive(Clone, Copy)]
+pub struct Picked<'a> {
+    /// The keys of the burst.
+    pub keys: &'a [FlowKey; BURST],
+    /// Which of them, each below [`BURST`].
+    pub slots: &'a [u8],
+}
+
+impl Keys for Picked<'_> {
+    #[inline(always)]
+    fn count(self) -> usize {
+        self.slots.len()
+    }
+    #[inline(always)]
+    fn key(&self, i: usize) -> &FlowKey {
+        &self.keys[usize::from(self.slots[i]) % BURST]
+    }
+}
+
 impl<T> Megaflows<T> {
     /// Look up `n` packets that all have `meta` in [`word::META`]. `out` must be as long.
     #[inline]
-    pub fn lookup(&mut self, meta: u64, keys: &[FlowKey], out: &mut [Found]) {
-        debug_assert!(keys.len() == out.len() && keys.len() <= BURST);
+    pub fn lookup<K: Keys>(&mut self, meta: u64, keys: K, out: &mut [Found]) {
+        let n = keys.count();
+        debug_assert!(n == out.len() && n <= BURST);
         let Some(c) = self.by_meta.get(&meta).map(|c| *c as usize) else {
             out.fill(Found::Miss);
-            self.counters.misses += keys.len() as u64;
+            self.counters.misses += n as u64;
             return;
         };
         let mut ids = [NONE; BURST];
-        let ids = &mut ids[..keys.len()];
+        let ids = &mut ids[..n];
         if self.classifiers[c].use_cache {
             self.through_cache(c, keys, ids);
         } else {
@@ -32,10 +72,11 @@ impl<T> Megaflows<T> {
         }
     }
 
-    fn through_cache(&mut self, c: usize, keys: &[FlowKey], ids: &mut [u32]) {
+    fn through_cache<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32]) {
+        let n = keys.count();
         let mut hashes = [0u64; BURST];
-        for (h, k) in hashes.iter_mut().zip(keys) {
-            *h = k.hash();
+        for (i, h) in hashes[..n].iter_mut().enumerate() {
+            *h = keys.key(i).hash();
             self.cache.prefetch(*h);
         }
         for (id, h) in ids.iter_mut().zip(&hashes) {
@@ -46,9 +87,9 @@ impl<T> Megaflows<T> {
             }
         }
         let mut hits = 0;
-        for (id, k) in ids.iter_mut().zip(keys) {
+        for (i, id) in ids.iter_mut().enumerate() {
             if *id != NONE {
-                if self.matches(*id, c, k) {
+                if self.matches(*id, c, keys.key(i)) {
                     hits += 1;
                 } else {
                     *id = NONE;
@@ -56,9 +97,9 @@ impl<T> Megaflows<T> {
             }
         }
         self.counters.cache_hits += hits;
-        self.classifiers[c].cache_tries += keys.len() as u64;
+        self.classifiers[c].cache_tries += n as u64;
         self.classifiers[c].cache_hits += hits;
-        if hits < keys.len() as u64 {
+        if hits < n as u64 {
             self.classify(c, keys, ids, Some(&hashes));
         }
     }
@@ -88,7 +129,7 @@ impl<T> Megaflows<T> {
     }
 
     /// Probe the subtables for every packet whose id is still [`NONE`].
-    fn classify(&mut self, c: usize, keys: &[FlowKey], ids: &mut [u32], cached: Option<&[u64]>) {
+    fn classify<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32], cached: Option<&[u64]>) {
         let mut left = 0u32;
         for (i, id) in ids.iter().enumerate() {
             left |= u32::from(*id == NONE) << i;
@@ -121,13 +162,13 @@ impl<T> Megaflows<T> {
 
     /// Probe one subtable for the packets in `left`; the bits of those found.
     #[inline(always)]
-    fn probe(&self, s: usize, keys: &[FlowKey], ids: &mut [u32], left: u32) -> u32 {
+    fn probe<K: Keys>(&self, s: usize, keys: K, ids: &mut [u32], left: u32) -> u32 {
         let sub = &self.subtables[s];
         let mut hashes = [0u64; BURST];
         // Small tables are in the nearest cache anyway.
         let large = sub.index.len() > 256;
         for i in bits(left) {
-            hashes[i] = sub.hash(&keys[i]);
+            hashes[i] = sub.hash(keys.key(i));
             if large {
                 sub.index.prefetch(hashes[i]);
             }
@@ -142,7 +183,9 @@ impl<T> Megaflows<T> {
         }
         let mut found = 0;
         for i in bits(left) {
-            if let Some(id) = sub.index.find(hashes[i], |id| self.values_match(id, sub, &keys[i])) {
+            if let Some(id) =
+                sub.index.find(hashes[i], |id| self.values_match(id, sub, keys.key(i)))
+            {
                 ids[i] = id;
                 found |= 1 << i;
             }

@@ -22,6 +22,8 @@ mod lookup;
 #[cfg(test)]
 mod tests;
 
+pub use lookup::{Keys, Picked};
+
 use flow::key::mix;
 use flow::{FlowKey, MaskWords, Match, word};
 use ofproto::program::{DpPort, Program};

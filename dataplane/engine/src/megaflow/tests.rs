@@ -110,7 +110,7 @@ proptest! {
             let mut found = vec![Found::Miss; keys.len()];
             // Twice: what the first look put into the cache answers the second.
             for _ in 0..2 {
-                mega.lookup(meta, &keys, &mut found);
+                mega.lookup(meta, &keys[..], &mut found);
                 for (key, found) in keys.iter().zip(&found) {
                     let want = naive.iter().find(|(_, k, m, _)| agrees(k, key, m));
                     let want = match want {

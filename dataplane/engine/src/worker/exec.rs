@@ -10,13 +10,14 @@
 use std::sync::Arc;
 
 use afxdp::{FramePool, Packet};
-use conntrack::{ConnRef, Input, Millis, Verdict};
+use conntrack::{ConnRef, Input, Millis};
 use flow::{Drop, FlowKey, Groups, Offsets, edit, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
 use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
+use super::tracked::{CT_WORDS, Later, Tracked};
 use crate::handover::Handed;
 use crate::samples::DropSample;
 use crate::shared::{Event, Shared, WorkerShared, add};
@@ -83,8 +84,10 @@ pub(super) struct Transmit {
     pub sender: tunnel::Sender,
     /// Limits what is said of packets that are too big for a tunnel.
     pub answers: tunnel::pmtu::RateLimit,
-    /// Packets that are to be looked up again in this round.
+    /// Packets that are to be looked up again in this round, one by one.
     pub again: Vec<Recirculated>,
+    /// Packets that are tracked and looked up again together.
+    pub later: Later,
     random: u64,
 }
 
@@ -95,17 +98,27 @@ pub(super) struct Where<'a> {
     pub key: &'a FlowKey,
     pub off: Offsets,
     pub rule: Option<(u32, u64)>,
-    /// What tracking said of the packet, and in which zone.
-    pub tracked: Option<(u16, Verdict)>,
+    /// What tracking said of the packet.
+    pub tracked: Tracked,
     /// How often the packet has been looked up before.
     pub passes: u8,
+    /// Where `key` is among those of the burst.
+    pub slot: Option<u8>,
     /// `key` is that of a packet which is inside of this one by now.
     pub encapsulated: bool,
 }
 
 impl<'a> Where<'a> {
     pub fn new(key: &'a FlowKey, off: Offsets) -> Where<'a> {
-        Where { key, off, rule: None, tracked: None, passes: 0, encapsulated: false }
+        Where {
+            key,
+            off,
+            rule: None,
+            tracked: Tracked::NOT,
+            passes: 0,
+            slot: None,
+            encapsulated: false,
+        }
     }
 }
 
@@ -116,7 +129,10 @@ pub(super) struct Recirculated {
     pub meta: u64,
     /// What else was known of it, if it is more than port and connection.
     pub metadata: Option<Metadata>,
-    pub tracked: Option<(u16, Verdict)>,
+    /// What its key is to say of its connection.
+    pub ct: [u64; CT_WORDS],
+    /// Its connection, and the zone.
+    pub conn: (u16, ConnRef),
     pub passes: u8,
     /// What it continues with; `None` for one that came out of a tunnel.
     pub state: Option<Arc<Recirculation>>,
@@ -176,6 +192,7 @@ impl Transmit {
             sender: tunnel::Sender::default(),
             answers: tunnel::pmtu::RateLimit::new(1000, 50),
             again: Vec::new(),
+            later: Later::default(),
             random: crate::cpu::cycles() | 1,
         }
     }
@@ -409,7 +426,7 @@ impl Transmit {
                 DpAction::Clone(_) => Err(Drop::Recursion),
                 DpAction::Ct(ct) => self.track(ct, &mut packet, at),
                 DpAction::CtClear => {
-                    at.tracked = None;
+                    at.tracked = Tracked::Since(None);
                     Ok(())
                 }
                 DpAction::Recirculate(state) if last => {
@@ -478,10 +495,11 @@ impl Transmit {
     fn track(&mut self, ct: &CtStep, packet: &mut Packet, at: &mut Where<'_>) -> Result<(), Drop> {
         let now = Millis(self.now);
         let tracker = &self.shared.tracker;
-        let known = at.tracked.filter(|(zone, _)| *zone == ct.zone).map(|(_, v)| v.conn);
+        let (zone, conn) = at.tracked.conn();
+        let known = if zone == ct.zone { conn } else { ConnRef::NONE };
         let input = Input::of(packet, &at.off, ct.zone);
         let verdict = match &ct.commit {
-            None => match known.and_then(|c| tracker.resume(now, ct.zone, c, ct.nat)) {
+            None => match tracker.resume(now, ct.zone, known, ct.nat) {
                 Some(verdict) => verdict,
                 None => tracker.track(now, &input, ct.nat),
             },
@@ -491,14 +509,13 @@ impl Transmit {
                     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
                     flow::key::mix(*seed, 0xe703_7ed1_a0b4_28db)
                 };
-                let known = known.unwrap_or(ConnRef::NONE);
                 tracker.commit(now, &input, known, commit, &mut random)?
             }
         };
         if !verdict.nat.is_none() {
             conntrack::nat::apply(packet, &at.off, &verdict.nat)?;
         }
-        at.tracked = Some((ct.zone, verdict));
+        at.tracked = Tracked::Since(Some((ct.zone, verdict)));
         Ok(())
     }
 
@@ -510,7 +527,8 @@ impl Transmit {
             packet,
             meta: at.key.word(word::META) >> 32 << 32 | u64::from(state.id),
             metadata: Metadata::of_any(at.key).filter(|_| !at.encapsulated),
-            tracked: at.tracked,
+            ct: at.tracked.words(at.key),
+            conn: at.tracked.conn(),
             passes: at.passes + 1,
             state: Some(state.clone()),
             bad: None,

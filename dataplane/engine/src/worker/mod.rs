@@ -11,6 +11,7 @@ pub mod command;
 mod exec;
 mod park;
 mod sweep;
+mod tracked;
 mod tunnel;
 mod upcall;
 
@@ -21,7 +22,7 @@ use std::time::Instant;
 use afxdp::Packet;
 use arrayvec::ArrayVec;
 use conntrack::Verdict;
-use flow::{Drop, Field, FlowKey, Offsets, extract, word};
+use flow::{Drop, FlowKey, Offsets, extract, word};
 use ofproto::program::{DpAction, DpPort};
 use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
@@ -35,6 +36,7 @@ use command::Command;
 use exec::{Recirculated, Transmit, Where};
 use park::Sleep;
 use sweep::Sweep;
+use tracked::{Tracked, set_ct_words};
 use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
@@ -71,6 +73,7 @@ pub struct Worker {
     keys: Box<[FlowKey; BURST]>,
     offsets: [Offsets; BURST],
     found: [Found; BURST],
+    verdicts: Box<[Verdict; BURST]>,
     started: Instant,
     sweep: Sweep,
     sleep: Sleep,
@@ -134,6 +137,7 @@ impl Worker {
             keys: Box::new(std::array::from_fn(|_| FlowKey::ZERO)),
             offsets: [Offsets::default(); BURST],
             found: [Found::Miss; BURST],
+            verdicts: Box::new([Verdict::default(); BURST]),
             started,
             sweep: Sweep::default(),
             sleep,
@@ -323,28 +327,31 @@ impl Worker {
         let alone = self.receivers.is_alone(slot, self.tx.now);
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
         for (i, packet) in burst.drain(..).enumerate() {
-            let mut at = Where::new(&keys[i], offsets[i]);
+            let mut at = Where { slot: Some(i as u8), ..Where::new(&keys[i], offsets[i]) };
             match found[i] {
                 Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
                 _ => missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot)),
             }
         }
-        if !tx.again.is_empty() {
+        if !tx.later.is_empty() {
+            self.track_together((!alone).then_some(slot));
+        }
+        if !self.tx.again.is_empty() {
             self.look_up_again(slot, alone);
         }
     }
 
-    /// Packets that have been tracked go on with the state that waits for them, in the order in
-    /// which they came, those with the same state together.
+    /// Packets that come back to the tables one by one go on with the state that waits for them, in
+    /// the order in which they came, those with the same state together.
     #[inline(never)]
     fn look_up_again(&mut self, slot: usize, alone: bool) {
-        let Worker { keys, offsets, found, flows, tx, spare, .. } = self;
         let budget = (!alone).then_some(slot);
-        while !tx.again.is_empty() {
-            std::mem::swap(&mut tx.again, spare);
-            add(&tx.worker().counters.recirculated, spare.len() as u64);
-            let mut waiting = spare.drain(..).peekable();
-            let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
+        let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
+        while !self.tx.again.is_empty() {
+            std::mem::swap(&mut self.tx.again, &mut self.spare);
+            let mut all = std::mem::take(&mut self.spare);
+            add(&self.tx.worker().counters.recirculated, all.len() as u64);
+            let mut waiting = all.drain(..).peekable();
             while let Some(first) = waiting.next() {
                 let meta = first.meta;
                 group.push(first);
@@ -353,24 +360,40 @@ impl Worker {
                 {
                     group.push(next);
                 }
-                for (i, r) in group.iter_mut().enumerate() {
-                    offsets[i] = restore_key(r, &mut keys[i]);
-                }
-                let n = group.len();
-                flows.mega.lookup(meta, &keys[..n], &mut found[..n]);
-                for (i, r) in group.drain(..).enumerate() {
-                    let Recirculated { packet, tracked, passes, state, bad, .. } = r;
-                    let mut at = Where { tracked, passes, ..Where::new(&keys[i], offsets[i]) };
-                    if let Some(why) = bad {
-                        tx.drop_packet(packet, why, &at);
-                        continue;
-                    }
-                    let frozen = state.as_deref().map(|s| &s.state);
-                    match found[i] {
-                        Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
-                        _ => missed(flows, tx, packet, &mut at, frozen, budget),
-                    }
-                }
+                self.look_up_group(&mut group, meta, budget);
+                // The keys are those of this group until all of it is on its way.
+                self.track_together(budget);
+            }
+            drop(waiting);
+            self.spare = all;
+        }
+    }
+
+    fn look_up_group(
+        &mut self,
+        group: &mut ArrayVec<Recirculated, BURST>,
+        meta: u64,
+        budget: Option<usize>,
+    ) {
+        let Worker { keys, offsets, found, flows, tx, .. } = self;
+        for (i, r) in group.iter_mut().enumerate() {
+            offsets[i] = restore_key(r, &mut keys[i]);
+        }
+        let n = group.len();
+        flows.mega.lookup(meta, &keys[..n], &mut found[..n]);
+        for (i, r) in group.drain(..).enumerate() {
+            let Recirculated { packet, conn: (zone, conn), passes, state, bad, .. } = r;
+            let tracked = Tracked::AsInKey(zone, conn);
+            let slot = Some(i as u8);
+            let mut at = Where { tracked, passes, slot, ..Where::new(&keys[i], offsets[i]) };
+            if let Some(why) = bad {
+                tx.drop_packet(packet, why, &at);
+                continue;
+            }
+            let frozen = state.as_deref().map(|s| &s.state);
+            match found[i] {
+                Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
+                _ => missed(flows, tx, packet, &mut at, frozen, budget),
             }
         }
     }
@@ -403,6 +426,10 @@ fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut W
 
 #[inline(never)]
 fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
+    let packet = match tx.later.put_aside(flows.mega.hot(id).program(), packet, at) {
+        Ok(()) => return,
+        Err(packet) => packet,
+    };
     if upcall::drop_reason(flows.mega.hot(id).program()).is_some() {
         at.rule = flows.mega.note(id).and_then(|n| n.last_rule);
     }
@@ -458,27 +485,12 @@ fn restore_key(r: &mut Recirculated, key: &mut FlowKey) -> Offsets {
         known.write(key);
     }
     key.set_word(word::META, r.meta);
-    set_tracked(key, r.tracked.as_ref());
+    if r.ct[0] != 0 {
+        set_ct_words(key, &r.ct);
+    }
     let off = extract(r.packet.data(), r.packet.len(), key);
     if r.state.is_none() {
         r.bad = tunnel::take_mark(&mut r.packet, &off, key).err();
     }
     off
-}
-
-/// Write what tracking said of a packet into its key.
-fn set_tracked(key: &mut FlowKey, tracked: Option<&(u16, Verdict)>) {
-    let Some((zone, v)) = tracked else { return };
-    let (orig, (sport, dport)) = (&v.orig, v.orig.ct_ports());
-    let ct = u64::from(v.mark) << 32 | u64::from(*zone) << 16 | u64::from(v.state.0) << 8;
-    key.set_word(word::CT, ct | u64::from(orig.proto()));
-    key.set_word(word::CT_LABEL, (v.label >> 64) as u64);
-    key.set_word(word::CT_LABEL + 1, v.label as u64);
-    key.set_word(word::CT_TP, u64::from(sport) << 48 | u64::from(dport) << 32);
-    if orig.is_v6() {
-        key.set(Field::CtIpv6Src, orig.src());
-        key.set(Field::CtIpv6Dst, orig.dst());
-    } else {
-        key.set_word(word::CT_NW, (orig.src() as u64) << 32 | orig.dst() as u64);
-    }
 }

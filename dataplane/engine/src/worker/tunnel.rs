@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use afxdp::Packet;
+use conntrack::ConnRef;
 use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract, word};
 use ofproto::program::{DpPort, Push};
 use ofproto::underlay::listens;
 use tunnel::{decap, ecn, pmtu};
 
 use super::exec::{MAX_PASSES, Metadata, Recirculated, Transmit, Where};
+use super::tracked::CT_WORDS;
 
 impl Transmit {
     /// Put an outer header in front of a packet.
@@ -76,7 +78,8 @@ impl Transmit {
                 packet,
                 meta: u64::from(listener.0) << 32,
                 metadata: Some(metadata),
-                tracked: None,
+                ct: [0; CT_WORDS],
+                conn: (0, ConnRef::NONE),
                 passes: at.passes + 1,
                 state: None,
                 bad: None,

@@ -1,0 +1,255 @@
+//! Packets that are tracked and looked up again, those of a burst together.
+//!
+//! A program that is no more than "track, then look up again" is not run packet by packet: its
+//! packets are put aside ([`Later`]), the tracker sees all of them at once and can have their
+//! connections on the way from memory together, and they are looked up together too. Their keys
+//! are not extracted anew: what tracking and translation change in a packet is changed in its key.
+//!
+//! Packets of one program stay in the order in which they came.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use afxdp::Packet;
+use arrayvec::ArrayVec;
+use conntrack::{ConnRef, Input, Millis, NatEdit, Verdict};
+use flow::extract::ip_proto;
+use flow::{Drop, FlowKey, word};
+use ofproto::program::{CtStep, DpAction, Program};
+use ofproto::recirc::Recirculation;
+
+use super::exec::{MAX_PASSES, Where};
+use super::{Worker, hit, missed};
+use crate::megaflow::{BURST, Found, Picked};
+use crate::shared::add;
+
+/// Words of a key that say what tracking said.
+pub(super) const CT_WORDS: usize = word::TUN_ID - word::CT;
+
+/// What tracking has said of a packet.
+#[derive(Clone, Copy)]
+pub(super) enum Tracked {
+    /// What its key says; the connection, if it has one, is of that zone.
+    AsInKey(u16, ConnRef),
+    /// Something else, since the packet was looked up.
+    Since(Option<(u16, Verdict)>),
+}
+
+impl Tracked {
+    pub const NOT: Tracked = Tracked::AsInKey(0, ConnRef::NONE);
+
+    /// The packet's connection, and its zone.
+    pub fn conn(&self) -> (u16, ConnRef) {
+        match self {
+            Tracked::AsInKey(zone, conn) => (*zone, *conn),
+            Tracked::Since(Some((zone, v))) => (*zone, v.conn),
+            Tracked::Since(None) => (0, ConnRef::NONE),
+        }
+    }
+
+    /// What a key says of it; `key` is that with which the packet was looked up.
+    pub fn words(&self, key: &FlowKey) -> [u64; CT_WORDS] {
+        match self {
+            Tracked::AsInKey(..) => std::array::from_fn(|i| key.word(word::CT + i)),
+            Tracked::Since(Some((zone, v))) => ct_words(*zone, v),
+            Tracked::Since(None) => [0; CT_WORDS],
+        }
+    }
+}
+
+/// The words of a key that say this.
+#[inline(always)]
+fn ct_words(zone: u16, v: &Verdict) -> [u64; CT_WORDS] {
+    let (orig, (sport, dport)) = (&v.orig, v.orig.ct_ports());
+    let mut words = [0; CT_WORDS];
+    let ct = u64::from(v.mark) << 32 | u64::from(zone) << 16 | u64::from(v.state.0) << 8;
+    words[0] = ct | u64::from(orig.proto());
+    words[word::CT_LABEL - word::CT] = (v.label >> 64) as u64;
+    words[word::CT_LABEL + 1 - word::CT] = v.label as u64;
+    words[word::CT_TP - word::CT] = u64::from(sport) << 48 | u64::from(dport) << 32;
+    let (src, dst) = (orig.src(), orig.dst());
+    if orig.is_v6() {
+        let halves = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+        words[word::CT_IPV6_SRC - word::CT..].copy_from_slice(&halves);
+    } else {
+        words[word::CT_NW - word::CT] = (src as u64) << 32 | dst as u64;
+    }
+    words
+}
+
+/// Write what tracking said into a key.
+#[inline(always)]
+pub(super) fn set_ct_words(key: &mut FlowKey, words: &[u64; CT_WORDS]) {
+    for (i, w) in words.iter().enumerate() {
+        key.set_word(word::CT + i, *w);
+    }
+}
+
+/// Change in a key what [`conntrack::nat::apply`] has changed in its packet.
+#[inline(always)]
+fn follow_edit(key: &mut FlowKey, e: &NatEdit) {
+    let (to, src, dst) = (e.tuple(), e.changes_src(), e.changes_dst());
+    let high = |on: bool| if on { 0xffff_ffff << 32 } else { 0u64 };
+    let low = |on: bool| if on { 0xffff_ffff } else { 0u64 };
+    if to.is_v6() {
+        if src {
+            key.set(flow::Field::Ipv6Src, to.src());
+        }
+        if dst {
+            key.set(flow::Field::Ipv6Dst, to.dst());
+        }
+    } else {
+        let (now, mask) = ((to.src() as u64) << 32 | to.dst() as u64, high(src) | low(dst));
+        key.set_word(word::IPV4, key.word(word::IPV4) & !mask | now & mask);
+    }
+    // An error has the ports of what it quotes, and none itself.
+    let has_ports = matches!(to.proto(), ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
+    if has_ports && !e.is_error() {
+        let now = u64::from(to.sport()) << 48 | u64::from(to.dport()) << 32;
+        let mask = if src { 0xffff << 48 } else { 0 } | if dst { 0xffff << 32 } else { 0 };
+        key.set_word(word::L4, key.word(word::L4) & !mask | now & mask);
+    }
+}
+
+/// What a program does that is run for a burst together.
+pub(super) fn together(program: &[DpAction]) -> Option<(&CtStep, &Arc<Recirculation>)> {
+    match program {
+        [DpAction::Ct(ct), DpAction::Recirculate(state)] if ct.commit.is_none() => {
+            Some((ct, state))
+        }
+        _ => None,
+    }
+}
+
+/// A packet put aside.
+struct Member {
+    packet: Packet,
+    /// Where its key and offsets are in the worker's arrays.
+    slot: u8,
+    passes: u8,
+    /// It could not be translated.
+    bad: Option<Drop>,
+}
+
+/// Packets of one program.
+#[derive(Default)]
+struct Group {
+    program: Option<Program>,
+    members: ArrayVec<Member, BURST>,
+}
+
+/// The packets of a burst that are put aside. They all came in by one port.
+#[derive(Default)]
+pub(super) struct Later {
+    waiting: VecDeque<Box<Group>>,
+    #[allow(clippy::vec_box)] // Moved between the two lists as it is.
+    spare: Vec<Box<Group>>,
+}
+
+impl Later {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Put a packet aside, or give it back if it is for [`super::exec::Transmit::run`].
+    #[inline]
+    pub fn put_aside(
+        &mut self,
+        program: &Program,
+        packet: Packet,
+        at: &Where<'_>,
+    ) -> Result<(), Packet> {
+        let Some((ct, _)) = together(program) else { return Err(packet) };
+        let (zone, conn) = at.tracked.conn();
+        // One that is known in this zone is not to be counted again.
+        let known = zone == ct.zone && conn != ConnRef::NONE;
+        let Some(slot) = at.slot.filter(|_| !known && at.passes < MAX_PASSES) else {
+            return Err(packet);
+        };
+        let member = Member { packet, slot, passes: at.passes + 1, bad: None };
+        let same = |g: &&mut Box<Group>| {
+            g.program.as_ref().is_some_and(|p| Arc::ptr_eq(p, program)) && !g.members.is_full()
+        };
+        if let Some(group) = self.waiting.iter_mut().find(same) {
+            group.members.push(member);
+            return Ok(());
+        }
+        let mut group = self.spare.pop().unwrap_or_default();
+        group.program = Some(program.clone());
+        group.members.push(member);
+        self.waiting.push_back(group);
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Track what was put aside, and bring it on its way.
+    #[inline(never)]
+    pub(super) fn track_together(&mut self, budget: Option<usize>) {
+        while let Some(mut group) = self.tx.later.waiting.pop_front() {
+            if let Some(program) = group.program.take()
+                && let Some((ct, state)) = together(&program)
+            {
+                self.track_group(&mut group, ct, state, budget);
+            }
+            self.tx.later.spare.push(group);
+        }
+    }
+
+    fn track_group(
+        &mut self,
+        group: &mut Group,
+        ct: &CtStep,
+        state: &Recirculation,
+        budget: Option<usize>,
+    ) {
+        let Worker { keys, offsets, found, verdicts, flows, tx, .. } = self;
+        let Some(first) = group.members.first() else { return };
+        let n = group.members.len();
+        let meta = keys[usize::from(first.slot)].word(word::META) >> 32 << 32 | u64::from(state.id);
+        let inputs = group
+            .members
+            .iter()
+            .map(|m| Input::of(&m.packet, &offsets[usize::from(m.slot)], ct.zone));
+        tx.shared.tracker.track_burst(Millis(tx.now), inputs, ct.nat, &mut verdicts[..n]);
+        let mut slots = [0; BURST];
+        for ((m, v), slot) in group.members.iter_mut().zip(verdicts.iter()).zip(&mut slots) {
+            let at = usize::from(m.slot);
+            let key = &mut keys[at];
+            if !v.nat.is_none() {
+                m.bad = conntrack::nat::apply(&mut m.packet, &offsets[at], &v.nat).err();
+                follow_edit(key, &v.nat);
+            }
+            set_ct_words(key, &ct_words(ct.zone, v));
+            key.set_word(word::META, meta);
+            debug_assert!(m.bad.is_some() || says_what_is_there(key, &m.packet));
+            *slot = m.slot;
+        }
+        add(&tx.worker().counters.recirculated, n as u64);
+        flows.mega.lookup(meta, Picked { keys, slots: &slots[..n] }, &mut found[..n]);
+        for (i, m) in group.members.drain(..).enumerate() {
+            let at = usize::from(m.slot);
+            let mut at = Where {
+                tracked: Tracked::AsInKey(ct.zone, verdicts[i].conn),
+                passes: m.passes,
+                slot: Some(m.slot),
+                ..Where::new(&keys[at], offsets[at])
+            };
+            if let Some(why) = m.bad {
+                tx.drop_packet(m.packet, why, &at);
+                continue;
+            }
+            match found[i] {
+                Found::Hit(id) => hit(flows, tx, id, m.packet, &mut at),
+                _ => missed(flows, tx, m.packet, &mut at, Some(&state.state), budget),
+            }
+        }
+    }
+}
+
+/// Whether a key that was changed along with its packet is what extraction would give.
+fn says_what_is_there(key: &FlowKey, packet: &Packet) -> bool {
+    let mut fresh = key.clone();
+    flow::extract(packet.data(), packet.len(), &mut fresh);
+    fresh.words() == key.words()
+}
