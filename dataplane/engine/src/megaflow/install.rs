@@ -107,8 +107,8 @@ impl<T> Megaflows<T> {
             return usize::from(*s);
         }
         let words = mask.iter().collect();
-        let fresh =
-            Subtable { owner: c as u32, words, mask, index: Index::default(), hits: 0, live: true };
+        let (seeds, index) = (self.seeds, Index::default());
+        let fresh = Subtable { owner: c as u32, words, mask, seeds, index, hits: 0, live: true };
         let s = match self.subtables.iter().position(|s| !s.live) {
             Some(s) => {
                 self.subtables[s] = fresh;

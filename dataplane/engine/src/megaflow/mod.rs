@@ -22,6 +22,8 @@ mod lookup;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 pub use lookup::{Keys, Picked};
 
 use flow::key::mix;
@@ -72,28 +74,31 @@ struct Subtable {
     /// (word, mask), in order of the word.
     words: Box<[(usize, u64)]>,
     mask: MaskWords,
+    seeds: [u64; 2],
     index: Index,
     hits: u64,
     live: bool,
 }
 
 impl Subtable {
+    /// Two words at a time are multiplied, and the products do not wait for each other. The seeds
+    /// are secret: a sender cannot make megaflows that all fall into one bucket.
     #[inline(always)]
     fn hash(&self, key: &FlowKey) -> u64 {
-        hash_values(self.words.iter().map(|(i, m)| key.word(*i) & m))
+        let [mut a, mut b] = self.seeds;
+        let mut h = 0;
+        let value = |(i, m): &(usize, u64)| key.word(*i) & m;
+        let (pairs, last) = self.words.as_chunks::<2>();
+        for [v, w] in pairs {
+            h ^= mix(value(v) ^ a, value(w) ^ b);
+            a = a.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            b = b.wrapping_add(0xd1b5_4a32_d192_ed03);
+        }
+        if let [v] = last {
+            h ^= mix(value(v) ^ a, b);
+        }
+        mix(h ^ b, 0xa076_1d64_78bd_642f)
     }
-}
-
-/// Multiply-add over masked words, folded once at the end: no chain of dependent multiplies.
-#[inline(always)]
-fn hash_values(values: impl Iterator<Item = u64>) -> u64 {
-    let mut acc = 0u64;
-    let mut k = 0x9e37_79b9_7f4a_7c15u64;
-    for v in values {
-        acc = acc.wrapping_add((v ^ v >> 29).wrapping_mul(k));
-        k = k.wrapping_add(0x3c6e_f372_fe94_f82a);
-    }
-    mix(acc, 0xa076_1d64_78bd_642f)
 }
 
 /// The subtables for packets of one way in: one port and recirculation id.
@@ -145,6 +150,7 @@ pub struct Megaflows<T> {
     by_meta: std::collections::HashMap<u64, u32, BuildMix>,
     cache: HashCache,
     empty: Program,
+    seeds: [u64; 2],
     /// Counters since start.
     pub counters: LookupCounters,
 }
@@ -192,6 +198,7 @@ impl<T> Megaflows<T> {
             by_meta: Default::default(),
             cache: HashCache::new(cache_buckets),
             empty: Program::from([]),
+            seeds: [(); 2].map(|()| RandomState::new().build_hasher().finish()),
             counters: LookupCounters::default(),
         }
     }

@@ -61,18 +61,9 @@ impl Flows {
             apply(effect, tx);
         }
         let program = Program::from(self.out.program.as_slice());
-        let note = Note {
-            rules: self.out.rules.iter().cloned().collect(),
-            counters: self.out.counters.iter().cloned().collect(),
-            effects: self.out.effects.iter().cloned().collect(),
-            depends: self.out.depends.iter().copied().collect(),
-            created: tx.now,
-            pushed: (0, 0),
-            last_rule: self.out.last_rule,
-        };
         if let Some(id) = stale {
             if self.mega.same_mask(id, &self.out.mask) {
-                self.renew(id, program, note, tx);
+                self.renew(id, program, tx);
                 return Ok(id);
             }
             self.remove(id, tx.now);
@@ -82,12 +73,27 @@ impl Flows {
             add(&tx.worker().counters.not_installed, 1);
             return Err(program);
         }
+        let note = self.take_note(tx.now);
         let id = self.mega.insert(key, &self.out.mask, program, tx.now, note);
         self.remember(id);
         Ok(id)
     }
 
-    fn renew(&mut self, id: u32, program: Program, mut note: Note, tx: &mut Transmit) {
+    /// What the last translation found that a megaflow keeps.
+    fn take_note(&mut self, created: u64) -> Note {
+        Note {
+            rules: self.out.rules.drain(..).collect(),
+            counters: self.out.counters.drain(..).collect(),
+            effects: self.out.effects.drain(..).collect(),
+            depends: self.out.depends.iter().copied().collect(),
+            created,
+            pushed: (0, 0),
+            last_rule: self.out.last_rule,
+        }
+    }
+
+    fn renew(&mut self, id: u32, program: Program, tx: &mut Transmit) {
+        let mut note = self.take_note(tx.now);
         self.push_stats(id, tx.now);
         if **self.mega.hot(id).program() == *program {
             add(&tx.worker().counters.renewed, 1);

@@ -187,7 +187,7 @@ pub(crate) struct Ctx<'a> {
     /// Tunnel ports that the packet is being sent into.
     inside: smallvec::SmallVec<[(BridgeId, OfPort); 2]>,
     table: u8,
-    rule: Option<Arc<Rule>>,
+    rule: Option<&'a Arc<Rule>>,
 }
 
 /// Translate a packet that came in by a datapath port. `key` has that port in `in_port`.
@@ -426,7 +426,7 @@ impl<'a> Ctx<'a> {
         }
         self.rule = self.lookup(table);
         self.set_in_port(home);
-        if let Some(rule) = self.rule.clone() {
+        if let Some(rule) = self.rule {
             self.run_actions(&rule.actions);
         } else if self.out.drop.is_none() {
             self.drop(Drop::NoFlow);
@@ -435,10 +435,11 @@ impl<'a> Ctx<'a> {
         self.depth -= 1;
     }
 
-    fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
+    fn lookup(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
         self.lookups += 1;
         let mut mask = FlowKey::ZERO;
-        let rules = self.bridge.tables.get(table);
+        let bridge = self.bridge;
+        let rules = bridge.tables.get(table);
         let (rule, floor) = match rules.map(|t| t.find(&self.key, &mut mask)) {
             Some(found) => (found.rule, found.floor),
             None => (None, -1),
@@ -456,7 +457,7 @@ impl<'a> Ctx<'a> {
             self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
         }
         self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
-        rule.cloned()
+        rule
     }
 
     /// Close the translation: what was not used is dropped, for the reason that was found.
