@@ -10,8 +10,8 @@
 //! before it touches a packet ([`crate::handshake`]).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use afxdp::Region;
@@ -232,6 +232,9 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Its number; written after it.
     pub version: AtomicU64,
+    /// Versions that a worker may still have. Control is the last to let go of each, so that no
+    /// worker spends its time on freeing tables.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     /// The switch's clock.
     pub clock: Clock,
     /// The workers.
@@ -262,6 +265,7 @@ impl Shared {
             region,
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             version: AtomicU64::new(0),
+            retired: Mutex::default(),
             clock: Clock::default(),
             workers: workers?,
             rings: Rings::new(cores.len()),
@@ -323,9 +327,17 @@ impl Shared {
     /// Make a version the newest. Control only.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let version = snapshot.version;
-        self.snapshot.store(snapshot);
+        let old = self.snapshot.swap(snapshot);
         self.version.store(version, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
+        self.let_go();
+    }
+
+    /// Free the versions that no worker has any more.
+    fn let_go(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|old| Arc::strong_count(old) > 1);
     }
 
     /// Wait until no worker treats a packet by a version older than `version`.
@@ -351,6 +363,7 @@ impl Shared {
                 self.wait_while(w, deadline, waits)?;
             }
         }
+        self.let_go();
         Ok(())
     }
 
