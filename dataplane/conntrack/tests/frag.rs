@@ -254,6 +254,13 @@ fn a_flood_keeps_to_the_limits_and_lets_others_through() {
     assert_eq!(through, 100);
     let held = k.frags.held().0;
     assert_eq!(k.dropped.len() + held + 2 * through, k.next, "none is lost");
+    // Too many fragments of all datagrams together.
+    let mut k = Bench::new(FragLimits { all: 20, ..FragLimits::default() });
+    for i in 0..100u16 {
+        let f = &cut(&big(A, B, 3000), i, &[8, 16])[..2];
+        f.iter().for_each(|f| assert!(k.add(0, f).is_none()));
+        assert!(k.frags.held().0 <= 11 && k.next - k.dropped.len() <= 20);
+    }
     // Too many parts of one datagram.
     let mut k = Bench::new(FragLimits { fragments: 10, ..limits });
     let cuts: Vec<usize> = (1..100).map(|i| i * 8).collect();

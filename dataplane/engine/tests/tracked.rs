@@ -1,118 +1,9 @@
 //! Connection tracking through the whole packet path, from memory ports: states by table, NAT both
 //! ways, and what a change of rules does to established connections.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod common;
 
-use afxdp::Region;
-use engine::{Command, Poll, Shared, Worker, WorkerOptions};
-use flow::checksum::Sum;
-use ofproto::action::OfPort;
-use ofproto::flowmod::Command as FlowCommand;
-use ofproto::program::DpPort;
-use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
-use ofproto::switch::Switch;
-use ofproto::text::{NoNames, parse_flows};
-use ofproto::vlan::VlanConfig;
-use ports::memory::{MemoryPort, MemoryQueue};
-use ports::{Queue, QueueCounters};
-
-struct Rig {
-    switch: Switch,
-    bridge: BridgeId,
-    shared: Arc<Shared>,
-    worker: Worker,
-    ports: Vec<MemoryPort>,
-}
-
-impl Rig {
-    /// A bridge with two ports and these flows.
-    fn new(flows: &str) -> Rig {
-        let region = Region::new(4 << 20).unwrap();
-        let shared = Arc::new(Shared::new(region, &[None]).unwrap());
-        let options = WorkerOptions { poll: Poll::Busy };
-        let worker = Worker::new(shared.clone(), 0, options, Instant::now()).unwrap();
-        let mut switch = Switch::default();
-        let bridge = switch.add_bridge("b", BridgeSettings::default()).unwrap();
-        let mut ports = Vec::new();
-        for n in [1u32, 2] {
-            switch.set_port(
-                bridge,
-                Port {
-                    ofport: OfPort(n),
-                    name: format!("p{n}").into(),
-                    kind: PortKind::Datapath(DpPort(n)),
-                    vlan: VlanConfig::default(),
-                    up: true,
-                    no_flood: false,
-                    no_forward: false,
-                    no_receive: false,
-                    mtu: 0,
-                },
-            );
-            let counters = Arc::<QueueCounters>::default();
-            let (port, queue) = MemoryQueue::channel(64, counters).unwrap();
-            ports.push(port);
-            let queue = Box::new(Queue::Memory(queue));
-            assert!(shared.command(0, Command::AddQueue { port: DpPort(n), queue }).is_ok());
-        }
-        let mut rig = Rig { switch, bridge, shared, worker, ports };
-        rig.add(flows);
-        rig
-    }
-
-    fn add(&mut self, flows: &str) {
-        let mods = parse_flows(flows, FlowCommand::Add, &NoNames).unwrap();
-        self.switch.apply_flow_mods(self.bridge, &mods, 1).unwrap();
-        if let Some(s) = self.switch.commit() {
-            self.shared.publish(s);
-        }
-    }
-
-    fn rounds(&mut self) {
-        for _ in 0..3 {
-            self.worker.round();
-        }
-    }
-
-    /// What comes out of the other port when this goes in by a port (1 or 2).
-    fn send(&mut self, port: usize, frame: &[u8]) -> Option<Vec<u8>> {
-        self.ports[port - 1].inject(frame).unwrap();
-        self.rounds();
-        assert_eq!(self.ports[port - 1].take(), None, "nothing goes back");
-        self.ports[2 - port].take().map(|f| f.bytes)
-    }
-}
-
-/// A UDP frame with right checksums.
-fn udp(src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16) -> Vec<u8> {
-    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
-    let mut ip = vec![0x45, 0, 0, 32, 0, 1, 0x40, 0, 64, 17, 0, 0];
-    ip.extend(src);
-    ip.extend(dst);
-    let sum = flow::checksum::checksum(&ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let mut l4 = Vec::new();
-    for v in [sport, dport, 12, 0, 0x6869, 0x7a7b] {
-        l4.extend(v.to_be_bytes());
-    }
-    let sum = pseudo(&ip).bytes(&l4).udp_checksum();
-    l4[6..8].copy_from_slice(&sum.to_be_bytes());
-    f.extend(ip);
-    f.extend(l4);
-    f
-}
-
-fn pseudo(ip: &[u8]) -> Sum {
-    let a = |at: usize| u32::from_be_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
-    Sum::pseudo_v4(a(12), a(16), 17, 12)
-}
-
-/// Whether the frame's checksums are right.
-fn sound(f: &[u8]) -> bool {
-    let (ip, l4) = (&f[14..34], &f[34..46]);
-    flow::checksum::checksum(ip) == 0 && pseudo(ip).bytes(l4).checksum() == 0
-}
+use common::*;
 
 const SNAT: &str = "\
     table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
@@ -173,22 +64,6 @@ fn marks_end_connections() {
     );
     assert_eq!(rig.send(1, &udp(a, b, 1000, 2000)), None);
     assert_eq!(rig.send(2, &udp(b, a, 2000, 1000)), None);
-}
-
-/// A UDP frame over IPv6 with a right checksum.
-fn udp6(src: u128, dst: u128, sport: u16, dport: u16) -> Vec<u8> {
-    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
-    f.extend([0x60, 0, 0, 0, 0, 12, 17, 64]);
-    f.extend(src.to_be_bytes());
-    f.extend(dst.to_be_bytes());
-    let mut l4 = Vec::new();
-    for v in [sport, dport, 12, 0, 0x6869, 0x7a7b] {
-        l4.extend(v.to_be_bytes());
-    }
-    let sum = Sum::pseudo_v6(src, dst, 17, 12).bytes(&l4).udp_checksum();
-    l4[6..8].copy_from_slice(&sum.to_be_bytes());
-    f.extend(l4);
-    f
 }
 
 /// A burst of several connections and both families goes through two zones, the second of which

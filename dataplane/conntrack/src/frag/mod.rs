@@ -30,6 +30,8 @@ pub struct FragLimits {
     pub datagrams: usize,
     /// Fragments of one datagram.
     pub fragments: usize,
+    /// Fragments of all datagrams together.
+    pub all: usize,
     /// Bytes of payload, of all datagrams together.
     pub bytes: usize,
     /// Milliseconds from a datagram's first fragment to come until it is given up.
@@ -38,7 +40,7 @@ pub struct FragLimits {
 
 impl Default for FragLimits {
     fn default() -> Self {
-        FragLimits { datagrams: 1024, fragments: 128, bytes: 4 << 20, timeout: 30_000 }
+        FragLimits { datagrams: 1024, fragments: 128, all: 4096, bytes: 4 << 20, timeout: 30_000 }
     }
 }
 
@@ -97,6 +99,8 @@ pub struct Fragments<T> {
     order: VecDeque<(Key, u64)>,
     born: u64,
     bytes: usize,
+    /// Fragments that are held.
+    waiting: usize,
     counts: FragCounts,
 }
 
@@ -116,6 +120,7 @@ impl<T> Fragments<T> {
             order: VecDeque::new(),
             born: 0,
             bytes: 0,
+            waiting: 0,
             counts: FragCounts::default(),
         }
     }
@@ -179,16 +184,23 @@ impl<T> Fragments<T> {
             return None;
         }
         self.bytes += d.put(&f, frame, handle);
+        self.waiting += 1;
         self.counts.taken += 1;
         if d.total == Some(d.have) && d.head.is_some() {
             return self.complete(&key, dropped);
         }
-        while self.bytes > self.limits.bytes && self.push_out(dropped) {}
+        let limits = self.limits;
+        while (self.bytes > limits.bytes || self.waiting > limits.all) && self.push_out(dropped) {}
         None
     }
 
     fn begin(&mut self, now: Millis, key: Key, dropped: &mut dyn FnMut(T)) {
         while self.datagrams.len() >= self.limits.datagrams.max(1) && self.push_out(dropped) {}
+        // Those that became whole behind an older one that did not.
+        if self.order.len() > 4 * self.limits.datagrams + 16 {
+            let all = &self.datagrams;
+            self.order.retain(|(key, born)| all.get(key).is_some_and(|d| d.born == *born));
+        }
         self.born += 1;
         self.order.push_back((key, self.born));
         self.datagrams.insert(key, Partial::new(self.born, now.plus(self.limits.timeout)));
@@ -228,6 +240,7 @@ impl<T> Fragments<T> {
         d.parts = Vec::new();
         d.head = None;
         let handles = std::mem::take(&mut d.handles);
+        self.waiting -= handles.len();
         let n = handles.len() as u64;
         handles.into_iter().for_each(dropped);
         n
@@ -236,6 +249,7 @@ impl<T> Fragments<T> {
     fn remove(&mut self, key: &Key, dropped: &mut dyn FnMut(T)) -> u64 {
         let Some(d) = self.datagrams.remove(key) else { return 0 };
         self.bytes -= d.payload.len();
+        self.waiting -= d.handles.len();
         let n = d.handles.len() as u64;
         d.handles.into_iter().for_each(dropped);
         n
@@ -244,6 +258,7 @@ impl<T> Fragments<T> {
     fn complete(&mut self, key: &Key, dropped: &mut dyn FnMut(T)) -> Option<Whole<T>> {
         let d = self.datagrams.remove(key)?;
         self.bytes -= d.payload.len();
+        self.waiting -= d.handles.len();
         let first = d.parts.first().map_or(0, |p| p.1 as usize);
         match d.head.and_then(|head| parse::assemble(head, &d.payload, first)) {
             Some(frame) => {

@@ -33,6 +33,9 @@ pub fn apply(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop
 /// # Errors
 /// As [`apply`].
 pub fn apply_fragment(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
+    if e.is_none() {
+        return Ok(());
+    }
     // Extraction gives a later fragment no protocol.
     if off.proto == 0 { addresses(packet, off, e) } else { apply(packet, off, e) }
 }

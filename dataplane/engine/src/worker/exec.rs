@@ -10,13 +10,14 @@
 use std::sync::Arc;
 
 use afxdp::{FramePool, Packet};
-use conntrack::{ConnRef, Input, Millis};
+use conntrack::{ConnRef, Input, Millis, Verdict};
 use flow::{Drop, FlowKey, Groups, Offsets, edit, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
 use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
+use super::fragments::{self, Waiting};
 use super::tracked::{CT_WORDS, Later, Tracked};
 use crate::handover::Handed;
 use crate::samples::DropSample;
@@ -88,6 +89,10 @@ pub(super) struct Transmit {
     pub again: Vec<Recirculated>,
     /// Packets that are tracked and looked up again together.
     pub later: Later,
+    /// Fragments that wait for others of their datagram.
+    pub fragments: Waiting,
+    /// The version of the configuration that packets are treated by.
+    pub version: u64,
     random: u64,
 }
 
@@ -118,6 +123,14 @@ impl<'a> Where<'a> {
             passes: 0,
             slot: None,
             encapsulated: false,
+        }
+    }
+
+    /// The packet's connection, if an earlier step in this zone has told it.
+    pub fn known_in(&self, zone: u16) -> ConnRef {
+        match self.tracked.conn() {
+            (of, conn) if of == zone => conn,
+            _ => ConnRef::NONE,
         }
     }
 }
@@ -157,7 +170,7 @@ const METADATA_WORDS: [usize; 10] = {
 
 impl Metadata {
     /// Those of a key, if it has any.
-    fn of_any(key: &FlowKey) -> Option<Metadata> {
+    pub fn of_any(key: &FlowKey) -> Option<Metadata> {
         let some = Groups::TUNNEL.0 | Groups::MARK.0;
         (key.groups().0 & some != 0).then(|| Metadata::of(key))
     }
@@ -193,6 +206,8 @@ impl Transmit {
             answers: tunnel::pmtu::RateLimit::new(1000, 50),
             again: Vec::new(),
             later: Later::default(),
+            fragments: fragments::none(),
+            version: 0,
             random: crate::cpu::cycles() | 1,
         }
     }
@@ -389,7 +404,7 @@ impl Transmit {
         self.run_nested(program, packet, at, 0);
     }
 
-    fn run_nested(
+    pub fn run_nested(
         &mut self,
         program: &[DpAction],
         mut packet: Packet,
@@ -424,6 +439,9 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::Clone(_) => Err(Drop::Recursion),
+                DpAction::Ct(ct) if self.must_wait(ct, at) => {
+                    return self.hold(ct, &program[i + 1..], packet, at, depth, i + depth == 0);
+                }
                 DpAction::Ct(ct) => self.track(ct, &mut packet, at),
                 DpAction::CtClear => {
                     at.tracked = Tracked::Since(None);
@@ -493,30 +511,29 @@ impl Transmit {
 
     /// Ask the tracker about a packet, and translate it as the tracker says.
     fn track(&mut self, ct: &CtStep, packet: &mut Packet, at: &mut Where<'_>) -> Result<(), Drop> {
-        let now = Millis(self.now);
-        let tracker = &self.shared.tracker;
-        let (zone, conn) = at.tracked.conn();
-        let known = if zone == ct.zone { conn } else { ConnRef::NONE };
         let input = Input::of(packet, &at.off, ct.zone);
-        let verdict = match &ct.commit {
-            None => match tracker.resume(now, ct.zone, known, ct.nat) {
-                Some(verdict) => verdict,
-                None => tracker.track(now, &input, ct.nat),
-            },
-            Some(commit) => {
-                let seed = &mut self.random;
-                let mut random = || {
-                    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    flow::key::mix(*seed, 0xe703_7ed1_a0b4_28db)
-                };
-                tracker.commit(now, &input, known, commit, &mut random)?
-            }
-        };
+        let verdict = self.ask(ct, &input, at.known_in(ct.zone))?;
         if !verdict.nat.is_none() {
-            conntrack::nat::apply(packet, &at.off, &verdict.nat)?;
+            conntrack::nat::apply_fragment(packet, &at.off, &verdict.nat)?;
         }
         at.tracked = Tracked::Since(Some((ct.zone, verdict)));
         Ok(())
+    }
+
+    /// What the tracker says of a packet; `known` is its connection, if an earlier step has told.
+    pub fn ask(&mut self, ct: &CtStep, input: &Input<'_>, known: ConnRef) -> Result<Verdict, Drop> {
+        let now = Millis(self.now);
+        let tracker = &self.shared.tracker;
+        let Some(commit) = &ct.commit else {
+            let verdict = tracker.resume(now, ct.zone, known, ct.nat);
+            return Ok(verdict.unwrap_or_else(|| tracker.track(now, input, ct.nat)));
+        };
+        let seed = &mut self.random;
+        let mut random = || {
+            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            flow::key::mix(*seed, 0xe703_7ed1_a0b4_28db)
+        };
+        tracker.commit(now, input, known, commit, &mut random)
     }
 
     fn recirculate(&mut self, state: &Arc<Recirculation>, packet: Packet, at: &Where<'_>) {

@@ -9,6 +9,7 @@
 
 pub mod command;
 mod exec;
+mod fragments;
 mod park;
 mod sweep;
 mod tracked;
@@ -218,6 +219,7 @@ impl Worker {
             add(&self.shared.workers[self.me].counters.flushes, 1);
         }
         let version = snapshot.version;
+        self.tx.version = version;
         self.flows.snapshot = snapshot;
         let w = &self.shared.workers[self.me];
         add(&w.counters.marked_stale, marked);

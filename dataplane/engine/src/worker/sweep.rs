@@ -62,6 +62,7 @@ impl Worker {
     pub(super) fn housekeeping(&mut self) -> usize {
         let now = self.tx.now;
         let mut work = 0;
+        self.tx.expire_fragments();
         if self.me == 0 && now != self.sweep.tracked {
             self.sweep.tracked = now;
             self.shared.tracker.sweep(conntrack::Millis(now), TRACKED_SLICE);

@@ -19,6 +19,7 @@ use ofproto::program::{CtStep, DpAction, Program};
 use ofproto::recirc::Recirculation;
 
 use super::exec::{MAX_PASSES, Where};
+use super::fragments::is_fragment;
 use super::{Worker, hit, missed};
 use crate::megaflow::{BURST, Found, Picked};
 use crate::shared::add;
@@ -160,10 +161,9 @@ impl Later {
         at: &Where<'_>,
     ) -> Result<(), Packet> {
         let Some((ct, _)) = together(program) else { return Err(packet) };
-        let (zone, conn) = at.tracked.conn();
-        // One that is known in this zone is not to be counted again.
-        let known = zone == ct.zone && conn != ConnRef::NONE;
-        let Some(slot) = at.slot.filter(|_| !known && at.passes < MAX_PASSES) else {
+        // One that is known in this zone is not to be counted again; fragments wait for others.
+        let alone = at.known_in(ct.zone) != ConnRef::NONE || is_fragment(at.key);
+        let Some(slot) = at.slot.filter(|_| !alone && at.passes < MAX_PASSES) else {
             return Err(packet);
         };
         let member = Member { packet, slot, passes: at.passes + 1, bad: None };
