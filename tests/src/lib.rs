@@ -17,6 +17,7 @@ pub mod demo;
 pub mod frame;
 pub mod lab;
 pub mod monitor;
+pub mod ovs;
 pub mod raw;
 pub mod report;
 pub mod runner;

@@ -27,6 +27,8 @@ pub const TESTS: &[Need] = &[
     need("iperf3", "iperf3"),
     need("ethtool", "ethtool"),
     need("unshare", "util-linux"),
+    need("ovs-vsctl", "openvswitch-switch"),
+    need("tshark", "tshark"),
 ];
 
 /// The stock switches and the tools that the benches compare and count with.

@@ -57,9 +57,7 @@ impl std::fmt::Display for Tally {
 /// Run what was asked for. `Ok(false)` when a test failed.
 pub fn run(arguments: &TestArguments) -> Result<bool> {
     let mut tally = Tally::default();
-    if !arguments.unit_only {
-        packages::ensure(packages::TESTS)?;
-    }
+    packages::ensure(packages::TESTS)?;
     if !arguments.e2e_only {
         if arguments.names.is_empty() {
             style(&mut tally)?;

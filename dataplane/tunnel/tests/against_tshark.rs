@@ -21,7 +21,6 @@ fn pcap(frames: &[Vec<u8>]) -> std::path::PathBuf {
 }
 
 #[test]
-#[ignore = "needs tshark"]
 fn decoded_without_complaint() {
     let inner = frames::legal()[0].1.clone();
     let mut sent = Vec::new();

@@ -4,6 +4,7 @@ pub mod bridges;
 pub mod configuration;
 pub mod conntrack;
 pub mod daemon;
+pub mod differential;
 pub mod errors;
 pub mod flow_frames;
 pub mod flows;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         errors::CASES,
         flows::CASES,
         conntrack::CASES,
+        differential::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,

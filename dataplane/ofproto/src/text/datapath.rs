@@ -124,6 +124,11 @@ fn show_set(out: &mut String, set: &Match, on: &Match) {
     w.proto = matched_ip_proto(&on_key, &on_mask);
     w.metadata();
     w.layer2();
+    w.header("vlan", |w| {
+        let Some((v, m)) = w.get(Field::VlanTci) else { return };
+        bits(w.out, "vid", v & 0xfff, m & 0xfff, 0xfff);
+        bits(w.out, "pcp", v >> 13, m >> 13, 7);
+    });
     w.behind_tags();
     if w.out.len() > start {
         w.out.pop();

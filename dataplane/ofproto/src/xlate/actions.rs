@@ -107,7 +107,7 @@ impl<'a> Ctx<'a> {
             Action::Resubmit { in_port, table, ct } => {
                 self.resubmit(*in_port, table.unwrap_or(self.table), *ct);
             }
-            Action::PushVlan(tpid) => self.push_vlan(*tpid),
+            Action::PushVlan(tpid) => return self.push_vlan(*tpid),
             Action::StripVlan { .. } => {
                 let tags = self.consult_tags();
                 if tags[0].is_present() {
@@ -131,6 +131,8 @@ impl<'a> Ctx<'a> {
                 let exit = std::mem::replace(&mut self.exit, false);
                 let set = self.action_set.clone();
                 self.run_actions(actions);
+                // The copy's way ends here, with all that was written for its end so far.
+                self.run_action_set();
                 self.action_set = set;
                 self.exit = exit;
                 self.restore(saved);
@@ -213,15 +215,21 @@ impl<'a> Ctx<'a> {
         self.key.set(Field::InPort, u128::from(port.0));
     }
 
-    fn push_vlan(&mut self, tpid: u16) {
+    /// One more tag; whether the list goes on.
+    fn push_vlan(&mut self, tpid: u16) -> bool {
         let tags = self.consult_tags();
         if tags[1].is_present() {
-            // A third tag is beyond what a key can say of a packet.
-            return self.drop(Drop::Unsupported);
+            // Beyond what a key can say of a packet: nothing more is done with it, as what follows
+            // would change and send another packet than the one that was meant.
+            self.say(format_args!("a third tag"));
+            self.drop(Drop::Unsupported);
+            self.exit = true;
+            return false;
         }
-        // The new tag starts with the outer one's id and priority (OpenFlow 1.5.1, 7.2.6.2).
-        let tci = tags[0].tci | PRESENT;
-        self.write_tags(&[Tag { tpid, tci }, tags[0]]);
+        // OpenFlow 1.5.1, 7.2.6.2 has the new tag start with the outer one's id and priority; in Open
+        // vSwitch it starts from zero, and flows written for that are what comes here.
+        self.write_tags(&[Tag { tpid, tci: PRESENT }, tags[0]]);
+        true
     }
 
     /// Change bits of the outermost tag; put one on if there is none.
@@ -271,6 +279,8 @@ impl<'a> Ctx<'a> {
             }
             _ => {
                 let p = field.info().place;
+                // ECN stands in the same byte, and is a field of its own.
+                let mask = if field == Mf::NwTos { mask & 0xfc } else { mask };
                 if p.bits > 64 {
                     self.write_word(p.word, (value >> 64) as u64, (mask >> 64) as u64);
                     self.write_word(p.word + 1, value as u64, mask as u64);

@@ -61,7 +61,9 @@ impl Ctx<'_> {
         // Only the outermost tag's TCI differs: change it in place.
         if n_have == n_want && have[0].tpid == want[0].tpid && have[1] == want[1] {
             let mut mask = FlowKey::ZERO;
-            mask.set_word(word::ETH_SRC, u64::from(have[0].tci ^ want[0].tci));
+            let differ = u64::from(have[0].tci ^ want[0].tci);
+            let whole = [0x0fff, 0xe000].into_iter().filter(|part| differ & part != 0).sum();
+            mask.set_word(word::ETH_SRC, whole);
             let set = Match::new(&self.key, &mask);
             self.out.program.push(DpAction::Set(Box::new(set)));
             return;

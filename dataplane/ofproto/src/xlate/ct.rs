@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conntrack::nat::{AddressRange, Choice, NatSpec, Side};
 use conntrack::{Commit, Nat};
-use flow::{Drop, FlowKey, Match, word};
+use flow::{Drop, Field, FlowKey, Match, word};
 
 use super::Ctx;
 use crate::action::{self, Action, Ct, NatAddrs, NatChoice, NatKind, Zone};
@@ -37,18 +37,29 @@ impl Ctx<'_> {
         if let Some(table) = ct.table {
             self.freeze(table);
         }
+        // What tracking says of the packet is for the table that it goes on in.
+        self.forget();
         true
     }
 
-    /// `ct_clear`.
-    pub(super) fn ct_clear(&mut self) {
+    /// From here on the packet is one that was not tracked.
+    fn forget(&mut self) {
         for w in word::CT..word::TUN_ID {
             if self.key.word(w) != 0 {
                 self.key.set_word(w, 0);
             }
             self.fixed.set_word(w, u64::MAX);
         }
-        self.out.program.push(DpAction::CtClear);
+    }
+
+    /// `ct_clear`.
+    pub(super) fn ct_clear(&mut self) {
+        // Only a packet that came back is a tracked one, until that is forgotten.
+        let came_back = self.key.get(Field::RecircId) != 0;
+        if came_back && self.fixed.word(word::CT) != u64::MAX {
+            self.out.program.push(DpAction::CtClear);
+        }
+        self.forget();
     }
 
     /// What the actions in `exec()` set: (value, mask) of `ct_mark` and `ct_label`.

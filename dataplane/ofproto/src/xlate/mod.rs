@@ -27,7 +27,7 @@ mod tunnel;
 
 use std::sync::Arc;
 
-use flow::{Drop, FlowKey, word};
+use flow::{Drop, Field, FlowKey, word};
 
 pub use learn::LearnedFlow;
 
@@ -437,27 +437,40 @@ impl<'a> Ctx<'a> {
 
     fn lookup(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
         self.lookups += 1;
-        let mut mask = FlowKey::ZERO;
-        let bridge = self.bridge;
-        let rules = bridge.tables.get(table);
-        let (rule, floor) = match rules.map(|t| t.find(&self.key, &mut mask)) {
-            Some(found) => (found.rule, found.floor),
-            None => (None, -1),
-        };
-        self.consult_mask(&mask);
-        self.out.visits.push(Visit {
-            table: self.bridge.table_id(table),
-            key: self.key.clone(),
-            mask,
-            rule: rule.map_or(0, |r| r.id),
-            floor,
-        });
+        let mut visit = self.search(table, &self.key);
+        if visit.0.mask.get(Field::TpSrc) | visit.0.mask.get(Field::TpDst) != 0
+            && self.consult(Field::NwFrag) != 0
+        {
+            // Flows see no ports of fragments, not even of the first (`set-frags normal` of ovs-ofctl(8)).
+            let mut key = self.key.clone();
+            key.set(Field::TpSrc, 0);
+            key.set(Field::TpDst, 0);
+            visit = self.search(table, &key);
+        }
+        let (visit, rule) = visit;
+        self.consult_mask(&visit.mask);
+        self.out.visits.push(visit);
         if let Some(r) = rule {
             self.out.rules.push(r.clone());
             self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
         }
         self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
         rule
+    }
+
+    /// What a table has for a key.
+    fn search(&self, table: u8, key: &FlowKey) -> (Visit, Option<&'a Arc<Rule>>) {
+        let mut mask = FlowKey::ZERO;
+        let bridge = self.bridge;
+        let (rule, floor) = match bridge.tables.get(table).map(|t| t.find(key, &mut mask)) {
+            Some(found) => (found.rule, found.floor),
+            None => (None, -1),
+        };
+        let rule_id = rule.map_or(0, |r| r.id);
+        (
+            Visit { table: bridge.table_id(table), key: key.clone(), mask, rule: rule_id, floor },
+            rule,
+        )
     }
 
     /// Close the translation: what was not used is dropped, for the reason that was found.

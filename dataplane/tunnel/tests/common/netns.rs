@@ -94,7 +94,7 @@ pub fn ask<T>(
     mut ask: impl FnMut(),
     mut wanted: impl FnMut(&[u8]) -> Option<T>,
 ) -> T {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while Instant::now() < end {
         ask();
         let again = Instant::now() + Duration::from_millis(500);
