@@ -253,7 +253,15 @@ impl Naive {
                 // Only outputs are generated: the last one counts.
                 way.set = list.to_vec();
             }
-            Action::Clone(list) => self.aside(packet, list, table, way),
+            Action::Clone(list) => {
+                let set = way.set.clone();
+                let mut copy = packet.clone();
+                self.actions(&mut copy, list, table, way);
+                // The copy's way ends here, and its action set is done.
+                let written = std::mem::replace(&mut way.set, set);
+                self.actions(&mut copy, &written, table, way);
+                way.exit = false;
+            }
             Action::Group(id) => {
                 let Some(g) = self.groups.iter().find(|g| g.id == *id) else { return };
                 let n = if g.kind == GroupType::All { g.buckets.len() } else { 1 };
