@@ -18,8 +18,11 @@ const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 4;
 const LIVE_FRAMES: u32 = 2;
-/// Frames in one call of the kernel; a call takes well under a second.
-const REPEAT: u32 = 262_144;
+/// Frames in one call of the kernel, which takes about a second: a call begins and ends with a wait for a
+/// grace period, in which nothing is sent.
+const REPEAT: u32 = 1 << 22;
+/// The same where only a few are wanted.
+const SHORT: u32 = 1 << 16;
 const BATCH: u32 = 64;
 
 /// One instruction: opcode, registers, offset, immediate.
@@ -51,8 +54,8 @@ fn program(interface: u32, flows: u32) -> Vec<u64> {
     ]
 }
 
-/// Send `frame` from `interface` of namespace `node` for at least `span`, as fast as the kernel can, with
-/// `flows` different UDP source ports. Returns how many were made, and in how long.
+/// Send `frame` from `interface` of namespace `node` for at least `span` (one short call if that is zero),
+/// as fast as the kernel can, with `flows` different UDP source ports. Returns how many were made, and in how long.
 pub fn flood(
     node: &str,
     interface: &str,
@@ -65,10 +68,11 @@ pub fn flood(
     inside(node, move || {
         let program = load(&program(index(&interface)?, flows)).context("loading")?;
         let start = Instant::now();
+        let repeat = if span.is_zero() { SHORT } else { REPEAT };
         let mut made = 0;
         loop {
-            run(&program, &frame).context("BPF_PROG_TEST_RUN with live frames")?;
-            made += u64::from(REPEAT);
+            run(&program, &frame, repeat).context("BPF_PROG_TEST_RUN with live frames")?;
+            made += u64::from(repeat);
             if start.elapsed() >= span {
                 return Ok((made, start.elapsed()));
             }
@@ -130,14 +134,14 @@ fn load(code: &[u64]) -> io::Result<OwnedFd> {
     Ok(owned(bpf(PROG_LOAD, &mut attr)?))
 }
 
-fn run(program: &OwnedFd, frame: &[u8]) -> io::Result<()> {
+fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> io::Result<()> {
     // struct { prog_fd, retval, data_size_in, data_size_out, data_in, data_out, repeat, duration,
     // ctx_size_in, ctx_size_out, ctx_in, ctx_out, flags, cpu, batch_size } of union bpf_attr
     let mut attr = [0_u64; 10];
     attr[0] = program.as_raw_fd() as u64;
     attr[1] = frame.len() as u64;
     attr[2] = frame.as_ptr() as u64;
-    attr[4] = u64::from(REPEAT);
+    attr[4] = u64::from(repeat);
     attr[8] = u64::from(LIVE_FRAMES);
     attr[9] = u64::from(BATCH);
     bpf(PROG_TEST_RUN, &mut attr)?;
