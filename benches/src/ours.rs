@@ -151,9 +151,9 @@ impl Bench {
         self.publish();
         self.run(time.min(Duration::from_secs(2)));
         let (rx, tx) = (self.input.read().rx_packets, self.output.read().tx_packets);
-        let (started, cycles) = (Instant::now(), engine::cpu::cycles());
+        let (started, cycles) = (Instant::now(), flow::cpu::cycles());
         self.run(time);
-        let cycles = engine::cpu::cycles().wrapping_sub(cycles) as f64;
+        let cycles = flow::cpu::cycles().wrapping_sub(cycles) as f64;
         let seconds = started.elapsed().as_secs_f64();
         let packets = (self.input.read().rx_packets - rx) as f64;
         let sent = (self.output.read().tx_packets - tx) as f64;

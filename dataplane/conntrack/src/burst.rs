@@ -6,9 +6,9 @@
 
 use crate::entry::Millis;
 use crate::input::{Input, Invalid, Kind, Seen, read};
-use crate::mem::prefetch;
 use crate::tracker::Tracker;
 use crate::verdict::Verdict;
+use flow::cpu::prefetch;
 
 /// The most packets of a burst.
 pub const BURST: usize = 32;

@@ -9,10 +9,10 @@
 //!
 //! Must not know: how a connection's state changes.
 
-use crate::mem::prefetch;
 use crate::meta::{Meta, Snapshot, bit};
 use crate::sync::{AtomicU64, Ordering};
 use crate::tuple::Tuple;
+use flow::cpu::prefetch;
 
 /// Words of an entry.
 pub(crate) const WORDS: usize = 24;

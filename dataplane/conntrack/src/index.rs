@@ -13,7 +13,8 @@
 use std::io;
 
 use crate::bucket::{Bucket, SLOTS};
-use crate::mem::{Mapped, prefetch};
+use crate::mem::Mapped;
+use flow::cpu::prefetch;
 
 /// How far from its home a key may stand. With 0.57 of the slots in use at most, eight full
 /// buckets in a row are not met in practice; an insert that meets them fails and is counted.

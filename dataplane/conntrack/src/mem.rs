@@ -99,16 +99,3 @@ impl<T: Zeroable> Deref for Mapped<T> {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
-
-/// Ask the processor to load the cache line of `at`.
-#[inline(always)]
-pub(crate) fn prefetch<T>(at: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint that accesses nothing, on every x86-64 processor.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}

@@ -5,7 +5,7 @@
 //! the slot. [`Index`] finds every slot that was inserted, and grows; [`HashCache`] has a fixed
 //! size and forgets.
 
-use crate::cpu::prefetch;
+use flow::cpu::prefetch;
 
 /// Entries of a [`HashCache`] bucket.
 const WAYS: usize = 8;

@@ -4,7 +4,6 @@
 //! found, and the action programs, to transmit. Control starts workers, gives them queues,
 //! publishes configuration and reads counters, all through [`shared::Shared`].
 
-pub mod cpu;
 pub mod engine;
 pub mod handover;
 pub mod handshake;

@@ -1,6 +1,7 @@
 //! Wire formats, flow keys and masks, extraction, header edits.
 pub mod build;
 pub mod checksum;
+pub mod cpu;
 pub mod crc32c;
 pub mod drops;
 pub mod edit;

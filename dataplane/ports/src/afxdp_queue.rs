@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use afxdp::{
     Checksum, Counters, FramePool, Kick, MAX_BUFFERS, Packet, Segmentation, Socket, Statistics,
 };
+use flow::cpu::prefetch;
 
 use crate::checksum::{Settled, VxlanPorts, settle};
 use crate::counters::{PortDrop, QueueCounters, add};
@@ -70,20 +71,23 @@ impl AfxdpQueue {
     #[inline]
     pub(crate) fn rx_burst(&mut self, pool: &mut FramePool, burst: &mut Burst) -> RxStatus {
         let (mut bytes, mut partial, mut finished) = (0, 0, 0);
-        let kernel_peer = self.kernel_peer;
-        let n = self.socket.rx_burst(pool, burst.remaining_capacity(), |mut packet| {
+        let first = burst.len();
+        let n = self.socket.rx_burst(pool, burst.remaining_capacity(), |packet| {
+            prefetch(packet.data());
             bytes += packet.len() as u64;
-            if let Some(vxlan) = &kernel_peer {
-                match settle(&mut packet, vxlan) {
+            burst.push(packet);
+        });
+        if n == 0 {
+            return if self.is_gone() { RxStatus::Gone } else { RxStatus::Idle };
+        }
+        if let Some(vxlan) = &self.kernel_peer {
+            for packet in &mut burst[first..] {
+                match settle(packet, vxlan) {
                     Settled::AsItWas => {}
                     Settled::Partial => partial += 1,
                     Settled::Finished => finished += 1,
                 }
             }
-            burst.push(packet);
-        });
-        if n == 0 {
-            return if self.is_gone() { RxStatus::Gone } else { RxStatus::Idle };
         }
         self.counters.received(n as u64, bytes);
         if partial + finished > 0 {

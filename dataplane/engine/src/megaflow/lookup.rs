@@ -3,8 +3,8 @@
 use flow::{FlowKey, sparse};
 
 use super::{BURST, Found, INLINE, Megaflows, Subtable};
-use crate::cpu::prefetch;
 use crate::index::NONE;
+use flow::cpu::prefetch;
 
 /// The keys of packets that are looked up together.
 pub trait Keys: Copy {

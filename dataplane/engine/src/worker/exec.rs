@@ -208,7 +208,7 @@ impl Transmit {
             later: Later::default(),
             fragments: fragments::none(),
             version: 0,
-            random: crate::cpu::cycles() | 1,
+            random: flow::cpu::cycles() | 1,
         }
     }
 

@@ -30,11 +30,11 @@ use ofproto::snapshot::{LogNode, Snapshot};
 use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
 
-use crate::cpu::{cycles, prefetch};
 use crate::megaflow::{BURST, Found, Megaflows};
 use crate::shared::{Event, Shared, add};
 use command::Command;
 use exec::{Recirculated, Transmit, Where};
+use flow::cpu::{cycles, prefetch};
 use park::Sleep;
 use sweep::Sweep;
 use tracked::{Tracked, set_ct_words};

@@ -15,9 +15,9 @@ use ofproto::program::DpPort;
 
 use super::Worker;
 use super::exec::{Slot, Transmit};
-use crate::cpu::cycles;
 use crate::shared::add;
 use crate::sys::{PollSet, Poller};
+use flow::cpu::cycles;
 
 /// How long a worker polls in vain before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
