@@ -144,6 +144,18 @@ impl Node {
         Ok(Background { child })
     }
 
+    /// Do something in a thread on this machine.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> std::thread::JoinHandle<Result<T>> {
+        let name = self.name.clone();
+        std::thread::spawn(move || {
+            crate::raw::enter_network(&name)?;
+            work()
+        })
+    }
+
     /// A packet socket on one of this machine's interfaces.
     pub fn raw(&self, interface: &str) -> Result<Raw> {
         Raw::open(Some(&self.name), interface)

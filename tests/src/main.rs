@@ -39,6 +39,9 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Hold so many connections to a port at once, then answer a byte on each
+    #[command(hide = true)]
+    Hold { port: u16, connections: usize },
     /// The demonstration right here; only inside a sandbox
     #[command(hide = true)]
     DemoInside {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         }
         Command::Demo { keep } => demo::outside(keep),
         Command::Inside { name, keep } => runner::inside(&name, keep),
+        Command::Hold { port, connections } => cases::nat::hold(port, connections).map(|()| 0),
         Command::DemoInside { keep } => demo::inside(keep),
     };
     match status {

@@ -28,6 +28,12 @@ pub const TESTS: &[Need] = &[
     need("ethtool", "ethtool"),
     need("unshare", "util-linux"),
     need("ovs-vsctl", "openvswitch-switch"),
+    need("curl", "curl"),
+    need("nc", "netcat-openbsd"),
+    need("traceroute", "traceroute"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("dig", "bind9-dnsutils"),
+    need("nft", "nftables"),
     need("tshark", "tshark"),
 ];
 

@@ -13,6 +13,7 @@ pub mod harness;
 pub mod interfaces;
 pub mod internal;
 pub mod learning;
+pub mod nat;
 pub mod ping;
 pub mod socket;
 pub mod tags;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Case> {
         flows::CASES,
         conntrack::CASES,
         differential::CASES,
+        nat::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,
