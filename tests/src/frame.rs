@@ -106,6 +106,41 @@ pub fn udp4(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), data: &[u8]) -> Vec<u8> 
     ipv4(src.0, dst.0, 17, &segment)
 }
 
+/// What a TCP segment says; no options.
+pub struct Tcp<'a> {
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
+    pub payload: &'a [u8],
+}
+
+/// A TCP segment with its checksum over the IPv4 pseudo header.
+pub fn tcp4(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), tcp: &Tcp<'_>) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(src.1.to_be_bytes());
+    segment.extend(dst.1.to_be_bytes());
+    segment.extend(tcp.seq.to_be_bytes());
+    segment.extend(tcp.ack.to_be_bytes());
+    segment.extend([0x50, tcp.flags]);
+    segment.extend(tcp.window.to_be_bytes());
+    segment.extend([0, 0, 0, 0]);
+    segment.extend(tcp.payload);
+    let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
+    let sum = checksum(&[&pseudo(src.0, dst.0, 6, length)[..], &segment].concat());
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    ipv4(src.0, dst.0, 6, &segment)
+}
+
+/// An ICMP message, its checksum put right.
+pub fn icmp4(src: Ipv4Addr, dst: Ipv4Addr, message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    message[2..4].fill(0);
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv4(src, dst, 1, &message)
+}
+
 /// The IPv4 pseudo header that TCP and UDP checksums cover.
 pub fn pseudo(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, length: u16) -> [u8; 12] {
     let (s, d, l) = (src.octets(), dst.octets(), length.to_be_bytes());

@@ -14,6 +14,7 @@ pub mod interfaces;
 pub mod internal;
 pub mod learning;
 pub mod nat;
+pub mod nat_kernel;
 pub mod ping;
 pub mod socket;
 pub mod tags;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Case> {
         conntrack::CASES,
         differential::CASES,
         nat::CASES,
+        nat_kernel::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,
