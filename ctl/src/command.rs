@@ -271,6 +271,36 @@ pub enum Command {
         zone: Option<u16>,
         settings: Vec<String>,
     },
+    /// Tunnel ports: the way of each, and what became of its packets.
+    Tunnels {
+        #[serde(default)]
+        port: Option<String>,
+    },
+    /// A way to tunnels' remote ends.
+    RouteAdd {
+        prefix: String,
+        bridge: String,
+        /// `via` and `src`.
+        #[serde(default)]
+        settings: Vec<String>,
+    },
+    RouteDel {
+        prefix: String,
+    },
+    RouteShow {},
+    NeighAdd {
+        bridge: String,
+        address: String,
+        mac: String,
+    },
+    NeighDel {
+        bridge: String,
+        address: String,
+    },
+    NeighShow {
+        #[serde(default)]
+        bridge: Option<String>,
+    },
     Workers {},
     Version {},
     LogLevel {
@@ -338,6 +368,13 @@ pub const NAMES: &[&str] = &[
     "set-conntrack-limit",
     "conntrack-timeout",
     "set-conntrack-timeout",
+    "tunnels",
+    "route-add",
+    "route-del",
+    "route-show",
+    "neigh-add",
+    "neigh-del",
+    "neigh-show",
     "workers",
     "version",
     "log-level",
@@ -353,7 +390,11 @@ impl Command {
             | Self::Set { .. }
             | Self::Clear { .. }
             | Self::SetConntrackLimit { .. }
-            | Self::SetConntrackTimeout { .. } => Kind::Change,
+            | Self::SetConntrackTimeout { .. }
+            | Self::RouteAdd { .. }
+            | Self::RouteDel { .. }
+            | Self::NeighAdd { .. }
+            | Self::NeighDel { .. } => Kind::Change,
             Self::ListBr {}
             | Self::BrExists { .. }
             | Self::ListPorts { .. }
@@ -390,6 +431,9 @@ impl Command {
             | Self::ConntrackStats {}
             | Self::ConntrackLimit {}
             | Self::ConntrackTimeout { .. }
+            | Self::Tunnels { .. }
+            | Self::RouteShow {}
+            | Self::NeighShow { .. }
             | Self::Workers {} => Kind::Runtime,
         }
     }
@@ -420,7 +464,7 @@ impl Command {
             | Self::DumpGroupStats { bridge, .. }
             | Self::PacketOut { bridge, .. }
             | Self::Trace { bridge, .. } => Some(bridge),
-            Self::Show { bridge } => bridge.as_deref(),
+            Self::Show { bridge } | Self::NeighShow { bridge } => bridge.as_deref(),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 
 mod conntrack;
 mod flow;
+mod tunnel;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::schema::{BRIDGE, PORT, PortSettings, PortType, Value};
 
 pub use conntrack::*;
 pub use flow::*;
+pub use tunnel::*;
 
 /// The backend's part of `show`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Node};
 use crate::{cmd, wait};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -18,14 +18,24 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 pub struct Ovs {
     dir: PathBuf,
     children: Vec<Child>,
+    /// Where it runs; with the caller if nowhere else.
+    node: Option<Node>,
 }
 
 impl Ovs {
     /// Start database and daemon in the network namespace of the caller.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let dir = lab.dir().join("ovs");
+        Self::start_in(lab.dir().join("ovs"), None, &["--disable-system-route"])
+    }
+
+    /// Start them on a machine, whose kernel's routes it follows.
+    pub fn start_on(lab: &Lab, node: &Node) -> Result<Self> {
+        Self::start_in(lab.dir().join(format!("ovs-{}", node.name)), Some(node.clone()), &[])
+    }
+
+    fn start_in(dir: PathBuf, node: Option<Node>, more: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        let mut ovs = Self { dir, children: Vec::new() };
+        let mut ovs = Self { dir, children: Vec::new(), node };
         let (database, socket) = (ovs.file("conf.db"), ovs.file("db.sock"));
         ovs.run(&["ovsdb-tool", "create", &database, SCHEMA])?;
         let control = format!("--unixctl={}", ovs.file("db.ctl"));
@@ -33,8 +43,8 @@ impl Ovs {
         ovs.answers("db.sock")?;
         ovs.vsctl("--no-wait init")?;
         let control = format!("--unixctl={}", ovs.file("vs.ctl"));
-        let words = ["--disable-system", "--disable-system-route", &control];
-        ovs.spawn(&[&["ovs-vswitchd", &format!("unix:{socket}")], &words[..]].concat())?;
+        let words = ["ovs-vswitchd", &format!("unix:{socket}"), "--disable-system", &control];
+        ovs.spawn(&[&words[..], more].concat())?;
         ovs.answers("vs.ctl")?;
         Ok(ovs)
     }
@@ -65,7 +75,10 @@ impl Ovs {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = cmd::command(words);
+        let mut command = match &self.node {
+            Some(node) => cmd::command(&[&["ip", "netns", "exec", &node.name][..], words].concat()),
+            None => cmd::command(words),
+        };
         for name in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_LOGDIR"] {
             command.env(name, &self.dir);
         }

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 
 mod conntrack;
 mod flow;
+mod paths;
 
 use super::help;
 use crate::command::{Command, Record};
@@ -21,6 +22,7 @@ use conntrack::ConntrackVerb;
 pub(super) use conntrack::Listing;
 pub(super) use flow::File;
 use flow::FlowVerb;
+use paths::{NeighVerb, RouteVerb};
 
 /// Options for the whole call.
 #[derive(Clone, Debug, PartialEq)]
@@ -275,6 +277,33 @@ enum Verb {
         #[command(subcommand)]
         verb: ConntrackVerb,
     },
+    /// Tunnel ports: next hop, state, packets, last error
+    #[command(after_help = "Examples:
+  vswitchctl tunnels
+  vswitchctl tunnels vx0 --format json")]
+    Tunnels {
+        /// This one only
+        #[arg(value_name = "PORT")]
+        port: Option<String>,
+    },
+    /// Routes of tunnels' packets
+    #[command(after_help = "Examples:
+  vswitchctl route add 192.0.2.0/24 br-phy src=192.0.2.1
+  vswitchctl route del 192.0.2.0/24
+  vswitchctl route show")]
+    Route {
+        #[command(subcommand)]
+        verb: RouteVerb,
+    },
+    /// Neighbours of tunnels' packets
+    #[command(after_help = "Examples:
+  vswitchctl neigh add br-phy 192.0.2.2 02:00:00:00:00:02
+  vswitchctl neigh del br-phy 192.0.2.2
+  vswitchctl neigh show")]
+    Neigh {
+        #[command(subcommand)]
+        verb: NeighVerb,
+    },
     /// Dropped packets of the whole switch, by reason
     #[command(after_help = "Examples:
   vswitchctl drops
@@ -491,6 +520,9 @@ fn to_command(
         Verb::DumpPorts { bridge, port } => Command::DumpPorts { bridge, port },
         Verb::Drops { why } => Command::Drops { why },
         Verb::DumpMegaflows { limit } => Command::DumpMegaflows { limit },
+        Verb::Tunnels { port } => Command::Tunnels { port },
+        Verb::Route { verb } => paths::route(verb),
+        Verb::Neigh { verb } => paths::neigh(verb),
         Verb::Workers => Command::Workers {},
         Verb::Version => Command::Version {},
         Verb::LogLevel { level } => Command::LogLevel { level },

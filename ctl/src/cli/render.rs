@@ -2,6 +2,7 @@
 
 pub(super) mod conntrack;
 pub(super) mod flow;
+mod tunnel;
 
 use std::fmt::Write;
 
@@ -61,6 +62,9 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         Command::ConntrackLimit {} => Ok(conntrack::limits(&read(raw)?)),
         Command::ConntrackTimeout { .. } => Ok(conntrack::timeouts(&read(raw)?)),
         Command::DumpMegaflows { .. } => Ok(megaflows(&read(raw)?, paint)),
+        Command::Tunnels { .. } => Ok(tunnel::tunnels(&read(raw)?, paint)),
+        Command::RouteShow {} => Ok(tunnel::routes(&read(raw)?)),
+        Command::NeighShow { .. } => Ok(tunnel::neighbours(&read(raw)?)),
         Command::Workers {} => Ok(workers(&read(raw)?)),
         Command::Version {} => {
             let v: VersionReport = read(raw)?;
@@ -79,6 +83,10 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         | Command::Clear { .. }
         | Command::SetConntrackLimit { .. }
         | Command::SetConntrackTimeout { .. }
+        | Command::RouteAdd { .. }
+        | Command::RouteDel { .. }
+        | Command::NeighAdd { .. }
+        | Command::NeighDel { .. }
         | Command::BrExists { .. }
         | Command::AddFlow { .. }
         | Command::AddFlows { .. }

@@ -129,6 +129,21 @@ impl Command {
             Self::SetConntrackTimeout { zone, settings } => {
                 words.word("conntrack").word("timeout").list(&zone_option(*zone)).list(settings);
             }
+            Self::Tunnels { port } => drop(words.word("tunnels").list(port.as_slice())),
+            Self::RouteAdd { prefix, bridge, settings } => {
+                words.word("route").word("add").word(prefix).word(bridge).list(settings);
+            }
+            Self::RouteDel { prefix } => drop(words.word("route").word("del").word(prefix)),
+            Self::RouteShow {} => drop(words.word("route").word("show")),
+            Self::NeighAdd { bridge, address, mac } => {
+                words.word("neigh").word("add").word(bridge).word(address).word(mac);
+            }
+            Self::NeighDel { bridge, address } => {
+                words.word("neigh").word("del").word(bridge).word(address);
+            }
+            Self::NeighShow { bridge } => {
+                words.word("neigh").word("show").list(bridge.as_slice());
+            }
             Self::Workers {} => drop(words.word("workers")),
             Self::Version {} => drop(words.word("version")),
         }

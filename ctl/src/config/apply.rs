@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{BRIDGES_LIMIT, Bridge, Config, NETDEV_NAME_LIMIT, PORTS_LIMIT, Port, is_name};
+use super::{BRIDGES_LIMIT, Bridge, Config, NETDEV_NAME_LIMIT, PORTS_LIMIT, Port, is_name, paths};
 use crate::command::{Command, Record};
 use crate::error::{CtlError, quoted};
 use crate::schema::{Atom, BRIDGE, ColumnRef, PORT, PortSettings, PortType, Value};
@@ -36,6 +36,14 @@ pub fn apply(config: &mut Config, command: &Command) -> Result<Json, CtlError> {
         Command::SetConntrackTimeout { zone, settings } => {
             config.conntrack.set_timeouts(*zone, settings)
         }
+        Command::RouteAdd { prefix, bridge, settings } => {
+            paths::add_route(config, prefix, bridge, settings)
+        }
+        Command::RouteDel { prefix } => paths::del_route(config, prefix),
+        Command::NeighAdd { bridge, address, mac } => {
+            paths::add_neighbour(config, bridge, address, mac)
+        }
+        Command::NeighDel { bridge, address } => paths::del_neighbour(config, bridge, address),
         Command::ListBr {} => Ok(json!({"bridges": config.bridges.keys().collect::<Vec<_>>()})),
         Command::BrExists { bridge } => Ok(json!({"exists": config.bridges.contains_key(bridge)})),
         Command::ListPorts { bridge } => {
@@ -89,6 +97,7 @@ fn add_br(
 }
 
 fn del_br(config: &mut Config, name: &str, if_exists: bool) -> Result<bool, CtlError> {
+    config.paths.forget_bridge(name);
     match config.bridges.remove(name) {
         Some(_) => Ok(true),
         None if if_exists => Ok(false),

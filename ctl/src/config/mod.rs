@@ -8,6 +8,7 @@
 mod apply;
 mod conntrack;
 mod diff;
+mod paths;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use apply::apply;
 pub use conntrack::Conntrack;
 pub use diff::{Change, changes};
+pub use paths::{Paths, Route};
 
 use crate::error::{CtlError, quoted};
 use crate::schema::{BridgeSettings, PortSettings, PortType};
@@ -43,6 +45,9 @@ pub struct Config {
     pub bridges: BTreeMap<String, Bridge>,
     #[serde(default, skip_serializing_if = "Conntrack::is_default")]
     pub conntrack: Conntrack,
+    /// Ways of tunnels.
+    #[serde(default, skip_serializing_if = "Paths::is_empty")]
+    pub paths: Paths,
 }
 
 /// One bridge.

@@ -38,6 +38,7 @@ pub(super) fn validate(config: &Config) -> Result<Vec<String>, CtlError> {
     }
     distinct_tunnels(config)?;
     config.conntrack.validate()?;
+    super::paths::validate(config)?;
     Ok(warnings)
 }
 

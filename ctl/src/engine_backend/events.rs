@@ -23,6 +23,7 @@ impl EngineBackend {
                 Event::LearnFlow { bridge, flow } => self.switch.learn_flow(bridge, &flow, now),
                 Event::PacketIn(p) => self.packet_in(&p.0, &p.1),
                 Event::NeedNeighbour(target) => self.below.want(target),
+                Event::Heard { link, frame } => self.hear_neighbour(link, &frame),
                 Event::PortGone(dp) => self.port_gone(dp),
             }
         }

@@ -10,11 +10,14 @@ mod events;
 mod flows;
 mod groups;
 mod monitor;
+mod neighbours;
 mod ports;
 mod reports;
 mod text;
 mod trace;
+mod trace_inside;
 mod translate;
+mod tunnel_reports;
 mod tunnels;
 
 use std::collections::BTreeMap;
@@ -329,11 +332,13 @@ impl Backend for EngineBackend {
         new: &Config,
         restore: bool,
     ) -> Result<Vec<String>, CtlError> {
+        self.configure_paths(new)?;
         let steps = changes(old, new);
         let mut warnings = Vec::new();
         for (i, step) in steps.iter().enumerate() {
             if let Err(e) = self.carry_out(step, restore, &mut warnings) {
                 self.undo(&steps[..i]);
+                self.configure_paths(old)?;
                 self.join_patches(old)?;
                 self.publish()?;
                 return Err(e);
@@ -412,6 +417,7 @@ impl Backend for EngineBackend {
         self.follow_links();
         self.retry_ports();
         self.follow_kernel();
+        self.tick_neighbours();
         if now.duration_since(self.last_second) >= Duration::from_secs(1) {
             self.last_second = now;
             self.every_second();

@@ -175,6 +175,12 @@ impl Opened {
         self.is_internal.then(|| self.handle.ifindex()).flatten()
     }
 
+    /// The Ethernet address and MTU of the interface, as far as they are known.
+    pub fn local_link(&self) -> (Option<u64>, Option<u32>) {
+        let status = self.handle.status();
+        (status.mac.map(super::tunnels::number), status.mtu)
+    }
+
     /// Let the device go for good.
     pub fn close(self, queues: Vec<Queue>, pool: &mut afxdp::FramePool, system: &PortSystem) {
         self.handle.close(queues, pool, system);

@@ -67,6 +67,9 @@ impl EngineBackend {
                 let max = limit.map_or(MEGAFLOWS, |m| usize::try_from(m).unwrap_or(usize::MAX));
                 answer(&self.megaflows(max)?)
             }
+            Command::Tunnels { port } => answer(&self.tunnels(config, port.as_deref())?),
+            Command::RouteShow {} => answer(&self.routes()),
+            Command::NeighShow { bridge } => answer(&self.neighbours(bridge.as_deref())),
             Command::Workers {} => answer(&self.workers()),
             other => Err(CtlError::internal(format!("nobody carries out \"{}\"", other.text()))),
         }
@@ -81,6 +84,7 @@ impl EngineBackend {
             }
             ports.insert(name.clone(), state);
         }
+        ports.extend(self.tunnel_states());
         report::Running { ports, warnings: Vec::new() }
     }
 
@@ -143,6 +147,9 @@ impl EngineBackend {
     }
 
     fn port_counters(&self, name: &str, ofport: u16) -> report::PortCounters {
+        if let Some(report) = self.tunnel_port(name, ofport) {
+            return report;
+        }
         let n = self.open.get(name).map(|o| o.counters()).unwrap_or_default();
         report::PortCounters {
             name: name.to_owned(),

@@ -243,6 +243,8 @@ impl EngineBackend {
         passes.push(first);
         let mut waiting = VecDeque::new();
         come_back(&out.program, &mut key.clone(), &mut states, &mut waiting);
+        let frame = packet.frame.as_deref();
+        self.trace_inside(&out.program, frame, passes, 0);
         if generate {
             let frame = packet.frame.clone();
             let frame = frame.unwrap_or_else(|| flow::build::compose(&packet.key, &PAYLOAD));
@@ -250,6 +252,7 @@ impl EngineBackend {
         }
         let snapshot = self.switch.preview();
         let mut number = 0;
+        let mut programs = Vec::new();
         while let Some((state, mut key)) = waiting.pop_front() {
             number += 1;
             if passes.len() >= MAX_FRAMES || number > MAX_PASSES as u32 {
@@ -266,12 +269,16 @@ impl EngineBackend {
             pass.recirculation = number;
             passes.push(pass);
             come_back(&out.program, &mut key, &mut states, &mut waiting);
+            programs.push(std::mem::take(&mut out.program));
+        }
+        for program in programs {
+            self.trace_inside(&program, packet.frame.as_deref(), passes, 0);
         }
         Ok(())
     }
 
     /// Really send a packet as it was translated, with all that follows.
-    fn send(&mut self, out: Translation, frame: Vec<u8>) -> Result<(), CtlError> {
+    pub(super) fn send(&mut self, out: Translation, frame: Vec<u8>) -> Result<(), CtlError> {
         let now = self.now();
         let len = frame.len() as u64;
         for stats in out.rules.iter().map(|r| &r.stats).chain(&out.counters) {
@@ -365,6 +372,8 @@ fn come_back(
             DpAction::Output(_)
             | DpAction::TunnelPush(_)
             | DpAction::TunnelPop(_)
+            | DpAction::AwaitNeighbour(..)
+            | DpAction::Hear(_)
             | DpAction::Truncate(_)
             | DpAction::Controller(_)
             | DpAction::Drop(_) => {}
@@ -394,7 +403,7 @@ fn track(ct: &CtStep, key: &mut FlowKey, ct_next: &mut impl Iterator<Item = u8>)
 }
 
 /// Writes down a translation.
-struct Recorder {
+pub(super) struct Recorder {
     steps: Vec<TraceStep>,
     ports: PortsOf,
     end: Option<FlowKey>,
@@ -420,13 +429,13 @@ impl PortNames for PortsOf {
 }
 
 impl Recorder {
-    fn new(bridge: Option<&Bridge>) -> Recorder {
+    pub(super) fn new(bridge: Option<&Bridge>) -> Recorder {
         Recorder { steps: Vec::new(), ports: PortsOf::new(bridge), end: None }
     }
 
     /// What was written down. `before` is the packet with the bridge's port, `key` what the
     /// datapath looked up.
-    fn pass(self, before: &FlowKey, key: &FlowKey, out: &Translation) -> TracePass {
+    pub(super) fn pass(self, before: &FlowKey, key: &FlowKey, out: &Translation) -> TracePass {
         let packet = |key: &FlowKey| {
             let mut text = String::new();
             show_packet(&mut text, key, &NoNames);

@@ -60,6 +60,13 @@ pub enum Event {
     },
     /// A packet waits for, or was dropped for want of, a neighbour's address.
     NeedNeighbour(tunnel::neigh::Target),
+    /// An ARP packet or neighbour message on one of the switch's own links.
+    Heard {
+        /// The link.
+        link: u32,
+        /// The frame's first bytes.
+        frame: Vec<u8>,
+    },
     /// A packet for controllers.
     PacketIn(Box<(Arc<ToController>, Vec<u8>)>),
     /// The device behind this port is gone.
@@ -111,6 +118,8 @@ pub struct WorkerCounters {
     pub flushes: AtomicU64,
     /// Free frames that the worker holds.
     pub pool_frames: AtomicU64,
+    /// Packets that wait for a neighbour's address.
+    pub waiting: AtomicU64,
     /// Frames in the worker's queues (fill, receive, transmit, completion).
     pub queue_frames: AtomicU64,
 }
@@ -147,6 +156,8 @@ pub struct WorkerShared {
     pub samples: crate::samples::DropSamples,
     mailbox: ArrayQueue<Command>,
     has_mail: AtomicBool,
+    /// Packets wait for what a new version may say.
+    has_waiting: AtomicBool,
     events: ArrayQueue<Event>,
     wake: OwnedFd,
 }
@@ -162,6 +173,7 @@ impl WorkerShared {
             samples: Default::default(),
             mailbox: ArrayQueue::new(MAILBOX),
             has_mail: AtomicBool::new(false),
+            has_waiting: AtomicBool::new(false),
             events: ArrayQueue::new(EVENT_RING),
             wake: sys::eventfd()?,
         })
@@ -203,6 +215,11 @@ impl WorkerShared {
             return late;
         }
         mail
+    }
+
+    /// Whether packets wait for what a new version may say: it is woken for that.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.has_waiting.store(waiting, Ordering::SeqCst);
     }
 
     /// Count drops under a reason.
@@ -332,6 +349,9 @@ impl Shared {
         fence(Ordering::SeqCst);
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
         self.let_go();
+        for w in self.workers.iter().filter(|w| w.has_waiting.load(Ordering::SeqCst)) {
+            w.wake();
+        }
     }
 
     /// Free the versions that no worker has any more.

@@ -44,6 +44,12 @@ pub enum DpAction {
     /// Take the outer headers off a copy of the packet and look that up again, as one that came
     /// in by this listener ([`crate::underlay::listener`]).
     TunnelPop(DpPort),
+    /// Keep a copy of the packet until this neighbour's address is known, and look it up again
+    /// then, to go on with this state.
+    AwaitNeighbour(tunnel::neigh::Target, std::sync::Arc<Recirculation>),
+    /// Let control hear an ARP packet or neighbour message that concerns one of the switch's own
+    /// links ([`crate::underlay::own_link`]).
+    Hear(u32),
     /// Hand a copy to the control side.
     Controller(std::sync::Arc<ToController>),
     /// The packet ends here, for this reason. Only as the last step.
@@ -57,6 +63,8 @@ pub struct Push {
     pub encap: tunnel::Encap,
     /// Bytes of the largest frame, its Ethernet header included, that the path can carry.
     pub max_frame: u32,
+    /// The tunnel's.
+    pub counters: std::sync::Arc<crate::underlay::TunnelCounters>,
 }
 
 /// What the tracker is asked.

@@ -23,8 +23,10 @@ pub struct Frozen {
     pub bridge: BridgeId,
     /// As if it had come by this port.
     pub in_port: OfPort,
-    /// In this table.
+    /// In this table, unless there is an `output`.
     pub table: u8,
+    /// All that is left to do is to send the packet out of this port.
+    pub output: Option<OfPort>,
     /// Registers and metadata, exact.
     pub metadata: Match,
     /// Actions written so far.
@@ -91,6 +93,7 @@ mod tests {
             bridge: BridgeId(0),
             in_port: OfPort(1),
             table,
+            output: None,
             metadata: Match::default(),
             action_set: Box::default(),
         }

@@ -9,6 +9,10 @@
 //! datapath port number that stands for an encapsulation and a UDP port ([`listener`]). Which
 //! tunnel port it belongs to is decided by translation, from the tunnel fields of its key.
 //!
+//! A bridge may have addresses that the kernel knows nothing of: those of routes that were given
+//! to the switch. They are on a link of the switch's own ([`own_link`]), behind the bridge's LOCAL
+//! port beside the kernel's.
+//!
 //! Written by control only, through [`crate::switch::Switch`]. Must not know: netlink, workers.
 
 use std::net::IpAddr;
@@ -21,6 +25,7 @@ use tunnel::neigh::Target;
 use tunnel::{Kind, TunnelConfig, TunnelTable};
 
 use crate::program::DpPort;
+use crate::rule::RuleStats;
 use crate::snapshot::{BridgeId, OfPort};
 
 /// A tunnel port's own part of a [`crate::snapshot::Port`].
@@ -30,7 +35,32 @@ pub struct TunnelPort {
     pub config: TunnelConfig,
     /// Numbers its GRE packets, if they are numbered.
     pub sequence: Sequence,
+    /// What became of its packets.
+    pub counters: Arc<TunnelCounters>,
 }
+
+/// What became of a tunnel's packets; bytes are those of the packets inside. Equal only to itself.
+#[derive(Debug, Default)]
+pub struct TunnelCounters {
+    /// Came out of the tunnel.
+    pub received: Arc<RuleStats>,
+    /// Were sent into it, or were to be and were too big.
+    pub sent: Arc<RuleStats>,
+    /// Could not be sent for want of a route, or because their fields do not fit the header.
+    pub no_route: Arc<RuleStats>,
+    /// Waited for the next hop's address.
+    pub waited: Arc<RuleStats>,
+    /// Were too big for the path.
+    pub too_big: RuleStats,
+}
+
+impl PartialEq for TunnelCounters {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for TunnelCounters {}
 
 /// A neighbour whose address is known.
 #[derive(Debug, Default)]
@@ -54,8 +84,40 @@ pub struct Underlay {
     pub neighbours: imbl::HashMap<Target, Arc<Neighbour>>,
     /// The port behind each link of the kernel that is the switch's own.
     pub ports: imbl::HashMap<u32, (BridgeId, OfPort)>,
-    /// The same, from the port to the link.
-    pub links: imbl::HashMap<(BridgeId, OfPort), u32>,
+    /// The same, from the port to its links.
+    pub links: imbl::HashMap<(BridgeId, OfPort), PortLinks>,
+}
+
+/// The links behind a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortLinks {
+    /// The kernel's.
+    pub kernel: Option<u32>,
+    /// The switch's own.
+    pub own: Option<u32>,
+}
+
+impl PortLinks {
+    /// Add one.
+    pub fn add(&mut self, link: u32) {
+        match is_own(link) {
+            true => self.own = Some(link),
+            false => self.kernel = Some(link),
+        }
+    }
+}
+
+/// Bit of a link's number that says that it is the switch's own; the kernel's are below.
+const OWN: u32 = 1 << 31;
+
+/// The switch's own link of a bridge.
+pub fn own_link(bridge: BridgeId) -> u32 {
+    OWN | u32::from(bridge.0)
+}
+
+/// Whether a link is the switch's own.
+pub fn is_own(link: u32) -> bool {
+    link & OWN != 0
 }
 
 impl Underlay {
@@ -65,7 +127,7 @@ impl Underlay {
         Some(Path { src: src.unwrap_or(path.src), ..path })
     }
 
-    /// Whether the link behind a port has this address.
+    /// Whether a link has this address.
     pub fn owns(&self, link: u32, address: IpAddr) -> bool {
         let all = self.kernel.addresses.get(&link);
         all.is_some_and(|list| list.iter().any(|a| a.address == address))

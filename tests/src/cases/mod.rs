@@ -19,6 +19,8 @@ pub mod ping;
 pub mod socket;
 pub mod tags;
 pub mod tcp;
+pub mod tunnel_paths;
+pub mod tunnel_peers;
 pub mod tunnels;
 pub mod vlan;
 pub mod workers;
@@ -42,6 +44,8 @@ pub fn all() -> Vec<Case> {
         flow_frames::CASES,
         internal::CASES,
         tunnels::CASES,
+        tunnel_paths::CASES,
+        tunnel_peers::CASES,
         interfaces::CASES,
         configuration::CASES,
         daemon::CASES,

@@ -31,7 +31,8 @@ pub fn measure(from: &Host, to: &str, more: &[&str]) -> Result<u64> {
     let text = from.node.run(&args)?;
     let document: serde_json::Value = serde_json::from_str(&text)?;
     let end = document.get("end").context("iperf3 says no end")?;
-    let sum = end.get("sum_received").or(end.get("sum")).context("iperf3 says no sum")?;
+    let sum = end.get("sum_received").or(end.get("sum"));
+    let sum = sum.with_context(|| format!("iperf3 says no sum: {text}"))?;
     sum.get("bytes").and_then(serde_json::Value::as_u64).context("iperf3 says no bytes")
 }
 

@@ -14,8 +14,8 @@ pub const CASES: &[Case] = &[
     Case::new("tunnel-refused", "what cannot be a tunnel is refused and not stored", refused),
 ];
 
-const V4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
-const V6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+pub(super) const V4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+pub(super) const V6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
 /// Machine `vm` (10.9.0.1) on br-int, and `remote` behind br-phy with a VXLAN device of the kernel
 /// (10.9.0.2, id 77). br-int has no tunnel port yet.

@@ -19,6 +19,7 @@ use ports::{Burst, Queue};
 use super::command::Owners;
 use super::fragments::{self, Waiting};
 use super::tracked::{CT_WORDS, Later, Tracked};
+use super::waiting::ForNeighbours;
 use crate::handover::Handed;
 use crate::samples::DropSample;
 use crate::shared::{Event, Shared, WorkerShared, add};
@@ -85,6 +86,8 @@ pub(super) struct Transmit {
     pub sender: tunnel::Sender,
     /// Limits what is said of packets that are too big for a tunnel.
     pub answers: tunnel::pmtu::RateLimit,
+    /// Limits the ARP packets and neighbour messages that control hears.
+    pub heard: tunnel::pmtu::RateLimit,
     /// Packets that are to be looked up again in this round, one by one.
     pub again: Vec<Recirculated>,
     /// Packets that are tracked and looked up again together.
@@ -93,6 +96,8 @@ pub(super) struct Transmit {
     pub fragments: Waiting,
     /// The version of the configuration that packets are treated by.
     pub version: u64,
+    /// Packets that wait for a neighbour.
+    pub waiting: ForNeighbours,
     random: u64,
 }
 
@@ -153,6 +158,22 @@ pub(super) struct Recirculated {
     pub bad: Option<Drop>,
 }
 
+impl Recirculated {
+    /// A packet that goes on with a state.
+    pub fn new(state: &Arc<Recirculation>, packet: Packet, at: &Where<'_>) -> Recirculated {
+        Recirculated {
+            packet,
+            meta: at.key.word(word::META) >> 32 << 32 | u64::from(state.id),
+            metadata: Metadata::of_any(at.key).filter(|_| !at.encapsulated),
+            ct: at.tracked.words(at.key),
+            conn: at.tracked.conn(),
+            passes: at.passes + 1,
+            state: Some(state.clone()),
+            bad: None,
+        }
+    }
+}
+
 /// The words of a key that do not come from the packet's bytes, connection aside: marks and
 /// tunnel fields.
 pub(super) struct Metadata([u64; METADATA_WORDS.len()]);
@@ -204,11 +225,13 @@ impl Transmit {
             now: 0,
             sender: tunnel::Sender::default(),
             answers: tunnel::pmtu::RateLimit::new(1000, 50),
+            heard: tunnel::pmtu::RateLimit::new(2000, 500),
             again: Vec::new(),
             later: Later::default(),
             fragments: fragments::none(),
             version: 0,
             random: flow::cpu::cycles() | 1,
+            waiting: ForNeighbours::default(),
         }
     }
 
@@ -468,6 +491,20 @@ impl Transmit {
                     }
                     Ok(())
                 }
+                DpAction::AwaitNeighbour(target, state) if last => {
+                    return self.await_neighbour(*target, state, packet, at);
+                }
+                DpAction::AwaitNeighbour(target, state) => {
+                    match packet.duplicate(&mut self.pool) {
+                        Some(copy) => self.await_neighbour(*target, state, copy, at),
+                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
+                    }
+                    Ok(())
+                }
+                DpAction::Hear(link) => {
+                    self.hear(*link, &packet, at);
+                    Ok(())
+                }
                 DpAction::Controller(to) => {
                     self.send_to_controller(to, &packet, at);
                     Ok(())
@@ -540,16 +577,7 @@ impl Transmit {
         if at.passes >= MAX_PASSES {
             return self.drop_packet(packet, Drop::Recirculation, at);
         }
-        self.again.push(Recirculated {
-            packet,
-            meta: at.key.word(word::META) >> 32 << 32 | u64::from(state.id),
-            metadata: Metadata::of_any(at.key).filter(|_| !at.encapsulated),
-            ct: at.tracked.words(at.key),
-            conn: at.tracked.conn(),
-            passes: at.passes + 1,
-            state: Some(state.clone()),
-            bad: None,
-        });
+        self.again.push(Recirculated::new(state, packet, at));
     }
 
     fn send_to_controller(

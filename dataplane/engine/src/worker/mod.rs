@@ -15,6 +15,7 @@ mod sweep;
 mod tracked;
 mod tunnel;
 mod upcall;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -175,6 +176,9 @@ impl Worker {
     pub fn round(&mut self) -> usize {
         self.tx.now = self.started.elapsed().as_millis() as u64 + 1;
         self.boundary();
+        if !self.tx.waiting.is_empty() {
+            self.release_waiting();
+        }
         self.look_at_taps();
         let mut work = 0;
         for slot in 0..self.tx.slots.len() {
@@ -250,6 +254,7 @@ impl Worker {
             Command::Dump { max, reply } => self.sweep.dump(max, reply),
             Command::Stop(reply) => {
                 self.stop = true;
+                self.tx.waiting.clear(&mut self.tx.pool);
                 self.give_back(None, reply);
             }
         }

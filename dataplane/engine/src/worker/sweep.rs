@@ -122,6 +122,7 @@ impl Worker {
         set(&c.pool_frames, self.tx.pool.len() as u64);
         let held = self.tx.slots.iter().map(|s| s.queue.frames_held() as u64).sum();
         set(&c.queue_frames, held);
+        set(&c.waiting, self.tx.waiting.len() as u64);
     }
 }
 

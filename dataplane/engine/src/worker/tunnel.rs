@@ -9,8 +9,13 @@ use ofproto::program::{DpPort, Push};
 use ofproto::underlay::listens;
 use tunnel::{decap, ecn, pmtu};
 
+use crate::shared::Event;
+
 use super::exec::{MAX_PASSES, Metadata, Recirculated, Transmit, Where};
 use super::tracked::CT_WORDS;
+
+/// Bytes of an ARP packet or a neighbour message that matter.
+const MAX_HEARD: usize = 512;
 
 impl Transmit {
     /// Put an outer header in front of a packet.
@@ -21,6 +26,7 @@ impl Transmit {
         at: &mut Where<'_>,
     ) -> Result<(), Drop> {
         if packet.len() > push.max_frame as usize {
+            push.counters.too_big.add(1, packet.len() as u64, self.now);
             self.answer_too_big(push, packet, at);
             return Err(Drop::TooBig);
         }
@@ -68,6 +74,19 @@ impl Transmit {
         match self.pool.packet_from(&answer) {
             Some(answer) => self.output(port, answer, at),
             None => self.worker().count_drop(Drop::NoFrame, 1),
+        }
+    }
+
+    /// Let control hear an ARP packet or a neighbour message.
+    #[cold]
+    pub(super) fn hear(&mut self, link: u32, packet: &Packet, at: &Where<'_>) {
+        if !self.heard.allow(Duration::from_millis(self.now)) {
+            return self.note_drop(Drop::RateLimit, at, packet.len());
+        }
+        let mut frame = vec![0; packet.len().min(MAX_HEARD)];
+        packet.copy_to(&mut frame);
+        if !self.tell(Event::Heard { link, frame }) {
+            self.note_drop(Drop::ControllerFull, at, packet.len());
         }
     }
 

@@ -9,7 +9,7 @@ use tunnel::neigh::Target;
 
 use super::Switch;
 use crate::snapshot::{BridgeId, Dep, OfPort, Port, PortKind};
-use crate::underlay::{Neighbour, TunnelPort, Underlay};
+use crate::underlay::{Neighbour, PortLinks, TunnelPort, Underlay};
 
 fn tunnel(port: Option<&Port>) -> Option<&TunnelPort> {
     match &port?.kind {
@@ -67,7 +67,8 @@ impl Switch {
         let touched = self.set_neighbours(kernel);
         touched.into_iter().for_each(|t| self.depends(Dep::Neigh(t)));
         let (now, before) = (kernel, &self.next.underlay);
-        let links: imbl::HashMap<_, _> = ports.iter().map(|(l, b, p)| ((*b, *p), *l)).collect();
+        let mut links: imbl::HashMap<(BridgeId, OfPort), PortLinks> = imbl::HashMap::new();
+        ports.iter().for_each(|(l, b, p)| links.entry((*b, *p)).or_default().add(*l));
         let same_ports = links == before.links;
         if same_ports && now.same_paths(&before.kernel) {
             return;

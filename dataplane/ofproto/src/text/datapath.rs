@@ -76,6 +76,10 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
         DpAction::CtClear => write!(out, "ct_clear"),
         DpAction::TunnelPush(push) => write!(out, "tnl_push({})", push.encap),
         DpAction::TunnelPop(listener) => write!(out, "tnl_pop({})", port_text(*listener)),
+        DpAction::AwaitNeighbour(target, r) => {
+            write!(out, "neigh_wait({},recirc({:#x}))", target.address, r.id)
+        }
+        DpAction::Hear(_) => write!(out, "neigh_hear"),
         DpAction::Recirculate(r) => write!(out, "recirc({:#x})", r.id),
         DpAction::Drop(why) => write!(out, "drop({})", why.name()),
     };

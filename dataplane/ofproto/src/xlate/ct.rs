@@ -12,6 +12,7 @@ use crate::action::{self, Action, Ct, NatAddrs, NatChoice, NatKind, Zone};
 use crate::mf::Mf;
 use crate::program::{CtStep, DpAction};
 use crate::recirc::{Frozen, Recirculation};
+use crate::snapshot::OfPort;
 
 impl Ctx<'_> {
     /// `ct(...)`; whether the list goes on.
@@ -91,6 +92,15 @@ impl Ctx<'_> {
 
     /// A copy of the packet goes on in a table once the datapath has done what came before.
     fn freeze(&mut self, table: u8) {
+        let state = self.frozen(table, None);
+        self.say(format_args!("the packet goes on in table {table}, tracked"));
+        let waiting = Recirculation { id: 0, state };
+        self.out.program.push(DpAction::Recirculate(Arc::new(waiting)));
+        self.used += 1;
+    }
+
+    /// What the packet is to go on with, in a table or with an output alone.
+    pub(super) fn frozen(&mut self, table: u8, output: Option<OfPort>) -> Frozen {
         let mut metadata = FlowKey::ZERO;
         let mut mask = FlowKey::ZERO;
         for w in word::METADATA..flow::WORDS {
@@ -108,17 +118,16 @@ impl Ctx<'_> {
                 mask.set_word(w, set);
             }
         }
-        let state = Frozen {
+        let action_set =
+            if output.is_some() { Vec::new() } else { self.action_set.clone().in_order() };
+        Frozen {
             bridge: self.bridge.id,
             in_port: self.in_port,
             table,
+            output,
             metadata: Match::new(&metadata, &mask),
-            action_set: self.action_set.clone().in_order().into(),
-        };
-        self.say(format_args!("the packet goes on in table {table}, tracked"));
-        let waiting = Recirculation { id: 0, state };
-        self.out.program.push(DpAction::Recirculate(Arc::new(waiting)));
-        self.used += 1;
+            action_set: action_set.into(),
+        }
     }
 }
 

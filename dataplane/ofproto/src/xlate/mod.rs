@@ -35,7 +35,7 @@ use crate::action::Action;
 use crate::program::{DpAction, DpPort};
 use crate::recirc::Frozen;
 use crate::rule::{Rule, RuleStats};
-use crate::snapshot::{Bridge, BridgeId, Dep, FdbEntry, OfPort, Port, Snapshot};
+use crate::snapshot::{Bridge, BridgeId, Dep, FdbEntry, OfPort, Port, PortKind, Snapshot};
 use crate::underlay;
 use crate::vlan::Tags;
 
@@ -263,8 +263,13 @@ pub fn resume<'a>(
     }
     ctx.action_set.write(&frozen.action_set);
     ctx.depend(Dep::Port(frozen.bridge, frozen.in_port));
-    ctx.run_table(frozen.table);
-    ctx.run_action_set();
+    match frozen.output {
+        Some(port) => ctx.output_port(port),
+        None => {
+            ctx.run_table(frozen.table);
+            ctx.run_action_set();
+        }
+    }
     ctx.finish();
 }
 
@@ -400,6 +405,9 @@ impl<'a> Ctx<'a> {
             let Some(port) = self.port(self.in_port) else { return self.drop(Drop::PortGone) };
             if port.no_receive {
                 return self.drop(Drop::PortDown);
+            }
+            if let PortKind::Tunnel(tunnel) = &port.kind {
+                self.out.counters.push(tunnel.counters.received.clone());
             }
         }
         self.run_table(0);

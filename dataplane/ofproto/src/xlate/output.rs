@@ -17,14 +17,16 @@ impl Ctx<'_> {
         }
         match port.kind {
             PortKind::Datapath(dp) => {
-                if !port.up {
-                    return self.drop(Drop::PortDown);
-                }
                 if self.out.program.len() >= MAX_STEPS {
                     return self.drop(Drop::TooManyActions);
                 }
+                // An address of the switch's own works whatever the interface's state.
                 if let Some(listener) = self.terminates(port.ofport) {
                     return self.tunnel_pop(listener);
+                }
+                self.hear(port.ofport);
+                if !port.up {
+                    return self.drop(Drop::PortDown);
                 }
                 self.commit();
                 if let Some(len) = self.truncate {

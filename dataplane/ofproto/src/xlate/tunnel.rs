@@ -21,6 +21,7 @@ use tunnel::{Encap, Kind, Outer};
 
 use super::{Ctx, Effect, MAX_DEPTH};
 use crate::program::{DpAction, DpPort, Push};
+use crate::recirc::Recirculation;
 use crate::snapshot::{BridgeId, Dep, OfPort};
 use crate::underlay::{TunnelPort, listener};
 
@@ -48,11 +49,20 @@ impl Ctx<'_> {
             Ok(made) => made,
             Err(e) => {
                 self.say(format_args!("{e}"));
+                self.out.counters.push(tunnel.counters.no_route.clone());
                 let id = matches!(e, SendError::Id(_));
                 return self.drop(if id { Drop::Unsupported } else { Drop::NoRoute });
             }
         };
-        let Some((way, push)) = self.find_way(&outer, src, tunnel) else { return };
+        let (way, push) = match self.find_way(&outer, src, tunnel) {
+            Ok(found) => found,
+            Err(NoWay::Route) => {
+                self.out.counters.push(tunnel.counters.no_route.clone());
+                return self.drop(Drop::NoRoute);
+            }
+            Err(NoWay::Neighbour(target)) => return self.await_neighbour(target, port, tunnel),
+        };
+        self.out.counters.push(tunnel.counters.sent.clone());
         let mut key = outer_key(&outer, way.src, way.link);
         if let Some(mark) = tunnel.config.egress_pkt_mark {
             key.set(Field::PktMark, mark.into());
@@ -63,45 +73,90 @@ impl Ctx<'_> {
         self.inside.pop();
     }
 
-    /// The way to the remote address, and the header for it; else the packet is dropped.
+    /// The way to the remote address, and the header for it.
     fn find_way(
         &mut self,
         outer: &Outer,
         src: Option<IpAddr>,
         tunnel: &TunnelPort,
-    ) -> Option<(Way, Push)> {
+    ) -> Result<(Way, Push), NoWay> {
         let underlay = &self.snapshot.underlay;
         self.depend(Dep::Routes);
         let Some(path) = underlay.path(outer.dst, src) else {
             self.say(format_args!("no route to {}", outer.dst));
-            self.drop(Drop::NoRoute);
-            return None;
+            return Err(NoWay::Route);
         };
         let link = underlay.kernel.links.get(&path.link);
         let (Some(at), Some(link)) = (underlay.ports.get(&path.link), link) else {
             let name = link.map_or("?", |l| &l.name);
             self.say(format_args!("the route to {} leads to {name}, not a port", outer.dst));
-            self.drop(Drop::NoRoute);
-            return None;
+            return Err(NoWay::Route);
         };
         let target = Target { link: path.link, address: path.next_hop };
         self.depend(Dep::Neigh(target));
         let Some(neighbour) = underlay.neighbours.get(&target) else {
-            self.say(format_args!("{} is asked for its address", path.next_hop));
-            self.out.effects.push(Effect::NeedNeighbour(target));
-            self.drop(Drop::NeighbourPending);
-            return None;
+            return Err(NoWay::Neighbour(target));
         };
         self.out.effects.push(Effect::RefreshNeighbour(neighbour.clone()));
         let link = Link { dst: neighbour.mac, src: link.mac };
         let Ok(encap) = Encap::new(outer, path.src, link, &tunnel.sequence) else {
             self.say(format_args!("no route from {} to {}", path.src, outer.dst));
-            self.drop(Drop::NoRoute);
-            return None;
+            return Err(NoWay::Route);
         };
         let max_frame = encap.max_frame(path.mtu as usize) as u32;
         self.say(format_args!("{encap} by {}, next hop {}", at.1.0, path.next_hop));
-        Some((Way { at: *at, src: path.src, link }, Push { encap, max_frame }))
+        let push = Push { encap, max_frame, counters: tunnel.counters.clone() };
+        Ok((Way { at: *at, src: path.src, link }, push))
+    }
+
+    /// The next hop is asked for its address, and the packet waits for the answer.
+    fn await_neighbour(&mut self, target: Target, port: OfPort, tunnel: &TunnelPort) {
+        self.say(format_args!("{} is asked for its address; the packet waits", target.address));
+        self.out.effects.push(Effect::NeedNeighbour(target));
+        self.out.counters.push(tunnel.counters.waited.clone());
+        self.commit();
+        let state = self.frozen(0, Some(port));
+        let waiting = Arc::new(Recirculation { id: 0, state });
+        self.out.program.push(DpAction::AwaitNeighbour(target, waiting));
+        self.used += 1;
+    }
+
+    /// An ARP packet or neighbour message is about to leave by a port: if it concerns an address of
+    /// the switch's own there, or a neighbour of it, control hears it.
+    pub(super) fn hear(&mut self, port: OfPort) {
+        let underlay = &self.snapshot.underlay;
+        let Some(link) = underlay.links.get(&(self.bridge.id, port)).and_then(|l| l.own) else {
+            return;
+        };
+        let (to, sender) = match self.consult(Field::EthType) as u16 {
+            eth_type::ARP => {
+                let v4 = |n: u128| IpAddr::from(Ipv4Addr::from(n as u32));
+                (v4(self.consult(Field::NwDst)), v4(self.consult(Field::NwSrc)))
+            }
+            eth_type::IPV6 if self.is_neighbour_message() => {
+                let v6 = |n: u128| IpAddr::from(Ipv6Addr::from(n));
+                let target = v6(self.consult(Field::NdTarget));
+                match self.consult(Field::TpSrc) as u8 {
+                    ND_SOLICIT => (target, v6(self.consult(Field::Ipv6Src))),
+                    _ => (v6(self.consult(Field::Ipv6Dst)), target),
+                }
+            }
+            _ => return,
+        };
+        let sender = Target { link, address: sender };
+        self.depend(Dep::Neigh(sender));
+        let concerns = underlay.owns(link, to) || underlay.neighbours.contains_key(&sender);
+        if concerns && !self.consult_tags()[0].is_present() {
+            self.commit();
+            self.say(format_args!("heard by the switch itself"));
+            self.out.program.push(DpAction::Hear(link));
+            self.used += 1;
+        }
+    }
+
+    fn is_neighbour_message(&mut self) -> bool {
+        self.consult(Field::NwProto) as u8 == ip_proto::ICMPV6
+            && matches!(self.consult(Field::TpSrc) as u8, ND_SOLICIT | ND_ADVERT)
     }
 
     /// Go on with an outer packet in the bridge that carries it, then come back to the packet as
@@ -142,7 +197,7 @@ impl Ctx<'_> {
     /// Whether the packet, about to leave by a port, is to be decapsulated there: the listener.
     pub(super) fn terminates(&mut self, port: OfPort) -> Option<DpPort> {
         let underlay = &self.snapshot.underlay;
-        let link = *underlay.links.get(&(self.bridge.id, port))?;
+        let links = *underlay.links.get(&(self.bridge.id, port))?;
         let ty = self.consult(Field::EthType) as u16;
         if ty != eth_type::IPV4 && ty != eth_type::IPV6 {
             return None;
@@ -157,9 +212,11 @@ impl Ctx<'_> {
         } else {
             Ipv6Addr::from(self.consult(Field::Ipv6Dst)).into()
         };
-        let mac = underlay.kernel.links.get(&link)?.mac;
-        let is_ours = underlay.owns(link, address)
-            && self.consult(Field::EthDst) as u64 == mac
+        let mine = [links.kernel, links.own].into_iter().flatten();
+        let link = mine.into_iter().find(|l| underlay.owns(*l, address))?;
+        let link = underlay.kernel.links.get(&link).filter(|l| l.up)?;
+        let mac = link.mac;
+        let is_ours = self.consult(Field::EthDst) as u64 == mac
             && !self.consult_tags()[0].is_present()
             && self.consult(Field::NwFrag) == 0;
         if !is_ours {
@@ -179,6 +236,17 @@ impl Ctx<'_> {
         self.out.program.push(DpAction::TunnelPop(listener));
         self.used += 1;
     }
+}
+
+/// Types of neighbour messages (RFC 4861).
+const ND_SOLICIT: u8 = 135;
+const ND_ADVERT: u8 = 136;
+
+/// Why an outer packet cannot go.
+enum NoWay {
+    Route,
+    /// Not yet: this neighbour's address is not known.
+    Neighbour(Target),
 }
 
 /// Where an outer packet goes.
