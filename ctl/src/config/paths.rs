@@ -219,7 +219,7 @@ mod tests {
         validate(&c).expect("good");
         route(&mut c, "2001:db8::/32 br-ex src=2001:db8::1").expect("good");
         route(&mut c, "203.0.113.0/24 br-ex src=192.0.2.1").expect("alone it is good");
-        assert!(validate(&c).expect_err("two owners").message.contains("br-ex"));
+        assert!(validate(&c).expect_err("two owners").message.contains("br-phy"));
         c.paths.forget_bridge("br-ex");
         validate(&c).expect("good");
         del_route(&mut c, "198.51.100.0/24").expect("there");
