@@ -13,4 +13,5 @@ pub mod results;
 pub mod rows;
 pub mod run;
 pub mod trace;
+pub mod tunnels;
 pub mod veth;

@@ -24,6 +24,8 @@ use ports::memory::MemoryQueue;
 use ports::trace::Trace;
 use ports::{Queue, QueueCounters};
 
+use crate::tunnels;
+
 /// Bytes of frame memory: what a small node would have.
 const REGION: usize = 16 << 20;
 /// Rounds between two looks at the clock.
@@ -181,11 +183,11 @@ impl Bench {
     }
 }
 
-fn other(what: &str) -> std::io::Error {
+pub(crate) fn other(what: &str) -> std::io::Error {
     std::io::Error::other(what.to_owned())
 }
 
-fn port(n: u32) -> Port {
+pub(crate) fn port(n: u32) -> Port {
     Port {
         ofport: OfPort(n),
         name: format!("p{n}").into(),
@@ -230,6 +232,13 @@ pub const ROWS: &[(&str, &str)] = &[
     ("many-megaflows-10000", "udp-10000"),
     ("many-megaflows-100000", "udp-100000"),
     ("acl-10000", "acl-10000"),
+    ("vxlan-encap-1000", "udp-1000"),
+    ("vxlan-decap-1000", "vxlan-1000"),
+    ("gre-encap-1000", "udp-1000"),
+    ("gre-decap-1000", "gre-1000"),
+    ("geneve-encap-1000", "udp-1000"),
+    ("geneve-decap-1000", "geneve-1000"),
+    ("vxlan-tunnels-4000", "udp-1000"),
     ("ct-est-udp-1000", "nat-udp-1000"),
     ("ct-est-udp-10000", "nat-udp-10000"),
     ("ct-est-udp-100000", "nat-udp-100000"),
@@ -264,7 +273,11 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
             b.second_input(read(format!("{trace}-reply"))?)?;
         }
     }
-    rules(row, &mut b);
+    if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
+        tunnels::set_up(&mut b, kind, way, tunnels)?;
+    } else {
+        rules(row, &mut b);
+    }
     Ok(b)
 }
 

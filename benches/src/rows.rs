@@ -12,10 +12,10 @@ pub enum Scene {
     Flows,
     /// The same, and 02:00:00:00:00:02 is known behind `out`.
     Normal,
-    /// `in` to a VXLAN port, whose packets leave by `out` of the underlay's bridge.
-    Encapsulate,
-    /// VXLAN packets into the underlay's bridge, the inner ones from the VXLAN port to `out`.
-    Decapsulate,
+    /// `in` to a tunnel port of this type, whose packets leave by `out` of the underlay's bridge.
+    Encapsulate(&'static str),
+    /// Tunnel packets into the underlay's bridge, the inner ones from the tunnel port to `out`.
+    Decapsulate(&'static str),
     /// Two inputs, `in` and `in2`, the two directions of the same connections.
     Connections,
 }
@@ -122,9 +122,12 @@ pub fn memory() -> Vec<Row> {
     rows.push(Row::new("l2-1000".into(), udp(), Kind::Normal, Scene::Normal));
     rows.push(row("route-1000".into(), udp(), Kind::Route));
     rows.push(row("acl-10000".into(), "acl-10000".into(), Kind::Acl));
-    rows.push(Row::new("vxlan-encap-1000".into(), udp(), Kind::Tunnel, Scene::Encapsulate));
-    let vxlan = String::from("vxlan-1000");
-    rows.push(Row::new("vxlan-decap-1000".into(), vxlan, Kind::Tunnel, Scene::Decapsulate));
+    for kind in ["vxlan", "gre", "geneve"] {
+        let (into, out) = (Scene::Encapsulate(kind), Scene::Decapsulate(kind));
+        rows.push(Row::new(format!("{kind}-encap-1000"), udp(), Kind::Tunnel, into));
+        let mix = format!("{kind}-1000");
+        rows.push(Row::new(format!("{kind}-decap-1000"), mix, Kind::Tunnel, out));
+    }
     for protocol in ["udp", "tcp"] {
         for n in [1000, 10_000, 100_000] {
             let (name, mix) = (format!("ct-est-{protocol}-{n}"), format!("nat-{protocol}-{n}"));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `udp-N` | N UDP/IPv4 flows, 60 bytes each, in random order, at least 2048 packets |
 //! | `vxlan-N` | the same frames inside VXLAN (VNI 100), 172.16.0.2 to 172.16.0.1 |
+//! | `gre-N`, `geneve-N` | the same in GRE with key 100, in Geneve with VNI 100 |
 //! | `acl-N` | N flows spread over 64 /24 prefixes and 64 destination ports |
 //! | `nat-udp-N`, `nat-udp-N-reply` | both directions of N connections under SNAT to 203.0.113.1 |
 //! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
@@ -30,6 +31,8 @@ pub const ALL: &[&str] = &[
     "udp-100000",
     "vxlan-1",
     "vxlan-1000",
+    "gre-1000",
+    "geneve-1000",
     "acl-10000",
     "nat-udp-1000",
     "nat-udp-1000-reply",
@@ -60,6 +63,8 @@ pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
     let make: fn(u32) -> Vec<u8> = match (kind, reply) {
         ("udp", false) => udp_frame,
         ("vxlan", false) => vxlan_frame,
+        ("gre", false) => gre_frame,
+        ("geneve", false) => geneve_frame,
         ("acl", false) => acl_frame,
         ("nat-udp", false) => |i| nat_frame(i, 17, false),
         ("nat-udp", true) => |i| nat_frame(i, 17, true),
@@ -147,9 +152,27 @@ fn vxlan_frame(i: u32) -> Vec<u8> {
     let mut data = 0x0800_0000_u32.to_be_bytes().to_vec();
     data.extend((100_u32 << 8).to_be_bytes());
     data.extend(udp_frame(i));
-    let outer = udp((49_152 + i % 16_384) as u16, 4789, &data);
+    outer(17, &udp((49_152 + i % 16_384) as u16, 4789, &data))
+}
+
+/// An outer packet from the remote end.
+fn outer(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let (here, there) = ([2, 0, 0, 0, 0xaa, 1], [2, 0, 0, 0, 0xaa, 2]);
-    ethernet(here, there, &ipv4(0xac10_0002, 0xac10_0001, 17, &outer))
+    ethernet(here, there, &ipv4(0xac10_0002, 0xac10_0001, protocol, payload))
+}
+
+fn gre_frame(i: u32) -> Vec<u8> {
+    let mut data = vec![0x20, 0, 0x65, 0x58];
+    data.extend(100_u32.to_be_bytes());
+    data.extend(udp_frame(i));
+    outer(47, &data)
+}
+
+fn geneve_frame(i: u32) -> Vec<u8> {
+    let mut data = vec![0, 0, 0x65, 0x58];
+    data.extend((100_u32 << 8).to_be_bytes());
+    data.extend(udp_frame(i));
+    outer(17, &udp((49_152 + i % 16_384) as u16, 6081, &data))
 }
 
 /// 10.0.0.1+i to 198.51.100.1+, and the answers to 203.0.113.1.
@@ -202,7 +225,11 @@ mod tests {
         for mix in ALL {
             let frames = frames(mix).expect(mix);
             assert!(frames.len() >= FEWEST, "{mix}");
-            let size = if mix.starts_with("vxlan") { 110 } else { 60 };
+            let size = match mix.split('-').next() {
+                Some("vxlan" | "geneve") => 110,
+                Some("gre") => 102,
+                _ => 60,
+            };
             assert!(frames.iter().all(|f| f.len() == size), "{mix}");
         }
         let udp = frames("udp-1000").expect("udp-1000");

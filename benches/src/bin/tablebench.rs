@@ -1,4 +1,4 @@
-//! `tablebench [memory] [changes] [setup] [masks]`: what tables cost, not packets.
+//! `tablebench [memory] [changes] [setup] [masks] [tunnels]`: what tables cost, not packets.
 //!
 //! - `memory`: bytes resident and seconds for a million rules with a simple match and action.
 //! - `changes`: throughput over 100,000 live megaflows, alone and while another thread makes 50,000
@@ -6,6 +6,7 @@
 //! - `setup`: new flows a second through a pipeline of ten tables as OpenStack's agent builds it (2,500
 //!   rules, two of the tables a security group of 1,000 members and 500 ports), each flow with a
 //!   megaflow of its own, and how many packets were lost.
+//! - `tunnels`: how long it takes to add a tunnel beside 1 and beside 4,000 others.
 //! - `masks`: cycles of a lookup that misses the cache, with 1, 16, 64 and 256 masks.
 
 use std::sync::Arc;
@@ -27,12 +28,26 @@ type Run = fn() -> std::io::Result<()>;
 
 fn main() -> std::io::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, Run); 4] =
-        [("memory", memory), ("changes", changes), ("setup", setup), ("masks", masks)];
+    let all: [(&str, Run); 5] = [
+        ("memory", memory),
+        ("changes", changes),
+        ("setup", setup),
+        ("masks", masks),
+        ("tunnels", add_tunnels),
+    ];
     for (name, run) in all {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             run()?;
         }
+    }
+    Ok(())
+}
+
+fn add_tunnels() -> std::io::Result<()> {
+    for n in [1, 4000] {
+        let mut bench = Bench::new(trace(1, 1))?;
+        let time = benches::tunnels::time_to_add(&mut bench, n)?;
+        println!("tunnels: one more beside {n:>5} takes {:>7.1} us", time.as_secs_f64() * 1e6);
     }
     Ok(())
 }

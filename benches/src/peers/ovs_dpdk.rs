@@ -40,8 +40,8 @@ impl OvsDpdk {
         self.ovs.reset()?;
         match row.scene {
             Scene::Flows | Scene::Normal | Scene::Connections => self.plain(row),
-            Scene::Encapsulate => self.encapsulate(row),
-            Scene::Decapsulate => self.decapsulate(row),
+            Scene::Encapsulate(kind) => self.encapsulate(row, kind),
+            Scene::Decapsulate(kind) => self.decapsulate(row, kind),
         }
         .with_context(|| format!("setting up {} in OVS-DPDK", row.name))?;
         // A hundred thousand megaflows take the switch long to set up.
@@ -74,18 +74,18 @@ impl OvsDpdk {
     }
 
     /// The underlay's bridge, whose own interface has the tunnel's local address.
-    fn underlay(&self) -> Result<()> {
+    fn underlay(&self, kind: &str) -> Result<()> {
         self.ovs.bridge("b")?;
         self.ovs.bridge("phy")?;
         self.ovs.vsctl("set bridge phy other_config:hwaddr=02:00:00:00:aa:01")?;
         e2e::cmd::run(&["ip", "addr", "add", "172.16.0.1/24", "dev", "phy"])?;
         e2e::cmd::run(&["ip", "link", "set", "phy", "up"])?;
         self.ovs.ofctl("add-flow phy actions=normal")?;
-        self.ovs.port("b", "vx", "type=vxlan options:remote_ip=172.16.0.2 options:key=100")
+        self.ovs.port("b", "vx", &format!("type={kind} options:remote_ip=172.16.0.2 options:key=100"))
     }
 
-    fn encapsulate(&self, row: &Row) -> Result<()> {
-        self.underlay()?;
+    fn encapsulate(&self, row: &Row, kind: &str) -> Result<()> {
+        self.underlay(kind)?;
         self.sink("phy")?;
         self.source("b", "in", 0, &row.mix)?;
         self.ovs.ofctl("add-flow b in_port=in,actions=vx")?;
@@ -95,8 +95,8 @@ impl OvsDpdk {
         Ok(())
     }
 
-    fn decapsulate(&self, row: &Row) -> Result<()> {
-        self.underlay()?;
+    fn decapsulate(&self, row: &Row, kind: &str) -> Result<()> {
+        self.underlay(kind)?;
         self.sink("b")?;
         self.source("phy", "in", 0, &row.mix)?;
         self.ovs.ofctl("add-flow b in_port=vx,actions=out")?;
