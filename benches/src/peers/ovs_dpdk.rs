@@ -81,7 +81,11 @@ impl OvsDpdk {
         e2e::cmd::run(&["ip", "addr", "add", "172.16.0.1/24", "dev", "phy"])?;
         e2e::cmd::run(&["ip", "link", "set", "phy", "up"])?;
         self.ovs.ofctl("add-flow phy actions=normal")?;
-        self.ovs.port("b", "vx", &format!("type={kind} options:remote_ip=172.16.0.2 options:key=100"))
+        self.ovs.port(
+            "b",
+            "vx",
+            &format!("type={kind} options:remote_ip=172.16.0.2 options:key=100"),
+        )
     }
 
     fn encapsulate(&self, row: &Row, kind: &str) -> Result<()> {

@@ -374,6 +374,8 @@ fn come_back(
             | DpAction::TunnelPop(_)
             | DpAction::AwaitNeighbour(..)
             | DpAction::Hear(_)
+            | DpAction::Cut(_)
+            | DpAction::Reassemble(_)
             | DpAction::Truncate(_)
             | DpAction::Controller(_)
             | DpAction::Drop(_) => {}

@@ -393,3 +393,67 @@ fn outer_packets_meet_the_flows_of_their_bridge() {
     assert_eq!(outer.expect("sent")[12..16], [0x81, 0, 0, 42]);
     assert_eq!(got, Some(inner));
 }
+
+/// An IPv4 packet in fragments of at most `size` bytes of payload each.
+fn fragmented(whole: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let payload: Vec<&[u8]> = whole[34..].chunks(size).collect();
+    let last = payload.len() - 1;
+    let one = |(i, part): (usize, &&[u8])| {
+        let mut f = [&whole[..34], part].concat();
+        f[16..18].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
+        let offset = (i * size / 8) as u16 | if i < last { 0x2000 } else { 0 };
+        f[18..20].copy_from_slice(&7u16.to_be_bytes());
+        f[20..22].copy_from_slice(&offset.to_be_bytes());
+        f[24..26].fill(0);
+        let sum = flow::checksum::checksum(&f[14..34]);
+        f[24..26].copy_from_slice(&sum.to_be_bytes());
+        f
+    };
+    payload.iter().enumerate().map(one).collect()
+}
+
+#[test]
+fn outer_packets_in_fragments_are_put_together() {
+    for kind in ["vxlan", "gre", "geneve"] {
+        let mut pair = nodes(V4, kind, "remote_ip={remote} key=9 csum=true", CROSS);
+        let inner = frame(1514, 0);
+        pair[0].vm.inject(inner.as_slice()).unwrap();
+        pair[0].run();
+        let outer = pair[0].wire.take().expect("sent").bytes;
+        for order in [[0, 1, 2], [2, 0, 1]] {
+            let parts = fragmented(&outer, 600);
+            assert_eq!(parts.len(), 3);
+            for i in order {
+                assert_eq!(pair[1].vm.take(), None);
+                pair[1].wire.inject(parts[i].as_slice()).unwrap();
+                pair[1].run();
+            }
+            let got = pair[1].vm.take().map(|f| f.bytes);
+            assert_eq!(got.as_ref(), Some(&inner), "{kind}: {}", pair[1].all_drops());
+        }
+        assert_eq!(pair[1].local.take(), None);
+        // A datagram of another protocol's port is the kernel's, whole.
+        let mut other = frame(1000, 0);
+        other[..6].copy_from_slice(&MACS[1].to_be_bytes()[2..]);
+        other[30..34].copy_from_slice(&[192, 0, 2, 2]);
+        for part in fragmented(&other, 600) {
+            pair[1].wire.inject(part.as_slice()).unwrap();
+            pair[1].run();
+        }
+        let got: Vec<_> = std::iter::from_fn(|| pair[1].local.take()).collect();
+        let bytes: usize = got.iter().map(|f| f.bytes.len() - 34).sum();
+        assert_eq!(bytes, 1000 - 34, "{kind}: {}", pair[1].all_drops());
+    }
+}
+
+#[test]
+fn packets_are_cut_on_their_way_into_a_tunnel() {
+    let flows = "in_port=1,actions=output(port=10,max_len=100),in_port";
+    let mut pair = nodes(V4, "vxlan", "remote_ip={remote}", flows);
+    let inner = frame(1000, 0);
+    pair[0].vm.inject(inner.as_slice()).unwrap();
+    pair[0].run();
+    let outer = pair[0].wire.take().expect("sent").bytes;
+    assert_eq!(outer[50..], inner[..100]);
+    assert_eq!(pair[0].vm.take().map(|f| f.bytes), Some(inner), "the packet itself is whole");
+}

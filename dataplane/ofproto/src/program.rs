@@ -31,6 +31,8 @@ pub enum DpAction {
     Set(Box<Match>),
     /// Cut the copies that later outputs send to that many bytes, until the next output.
     Truncate(u32),
+    /// Cut the packet itself to that many bytes.
+    Cut(u32),
     /// Do the steps on a copy; the packet itself stays as it is.
     Clone(Box<[DpAction]>),
     /// Track the packet's connection.
@@ -44,6 +46,9 @@ pub enum DpAction {
     /// Take the outer headers off a copy of the packet and look that up again, as one that came
     /// in by this listener ([`crate::underlay::listener`]).
     TunnelPop(DpPort),
+    /// Keep the packet, a fragment, until its datagram is whole, and look that up again, to go on
+    /// with this state. Only as the last step of a copy.
+    Reassemble(std::sync::Arc<Recirculation>),
     /// Keep a copy of the packet until this neighbour's address is known, and look it up again
     /// then, to go on with this state.
     AwaitNeighbour(tunnel::neigh::Target, std::sync::Arc<Recirculation>),

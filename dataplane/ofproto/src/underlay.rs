@@ -134,6 +134,9 @@ impl Underlay {
     }
 }
 
+/// In the place of a listener's UDP port: all of them.
+pub const ANY_PORT: u16 = 0;
+
 /// Bit of a datapath port number that says it is a listener.
 const LISTENER: u32 = 1 << 31;
 

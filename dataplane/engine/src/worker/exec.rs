@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use afxdp::{FramePool, Packet};
+use conntrack::frag::{FragLimits, Fragments};
 use conntrack::{ConnRef, Input, Millis, Verdict};
 use flow::{Drop, FlowKey, Groups, Offsets, edit, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
@@ -94,6 +95,8 @@ pub(super) struct Transmit {
     pub later: Later,
     /// Fragments that wait for others of their datagram.
     pub fragments: Waiting,
+    /// Fragments of outer packets.
+    pub outer_fragments: Fragments<()>,
     /// The version of the configuration that packets are treated by.
     pub version: u64,
     /// Packets that wait for a neighbour.
@@ -229,6 +232,7 @@ impl Transmit {
             again: Vec::new(),
             later: Later::default(),
             fragments: fragments::none(),
+            outer_fragments: Fragments::new(FragLimits::default()),
             version: 0,
             random: flow::cpu::cycles() | 1,
             waiting: ForNeighbours::default(),
@@ -452,6 +456,14 @@ impl Transmit {
                 DpAction::Set(set) => edit::set(&mut packet, &at.off, set),
                 DpAction::Truncate(n) => {
                     cut = Some(*n as usize);
+                    Ok(())
+                }
+                DpAction::Reassemble(state) => {
+                    return self.reassemble(state, packet, at);
+                }
+                DpAction::Cut(n) => {
+                    flow::checksum::finish_partial(&mut packet);
+                    packet.truncate(*n as usize, &mut self.pool);
                     Ok(())
                 }
                 DpAction::Clone(steps) if last && cut.is_none() && depth < MAX_CLONES => {

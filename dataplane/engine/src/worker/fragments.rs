@@ -98,7 +98,7 @@ impl Transmit {
         }
     }
 
-    fn count_fragments(&self, dropped: u64) {
+    pub(super) fn count_fragments(&self, dropped: u64) {
         if dropped > 0 {
             self.worker().count_drop(Drop::FragmentLimit, dropped);
         }
@@ -110,6 +110,11 @@ impl Transmit {
         if self.fragments.held().0 != 0 {
             let mut dropped = 0;
             self.fragments.expire(Millis(self.now), &mut |_| dropped += 1);
+            self.count_fragments(dropped);
+        }
+        if self.outer_fragments.held().0 != 0 {
+            let mut dropped = 0;
+            self.outer_fragments.expire(Millis(self.now), &mut |()| dropped += 1);
             self.count_fragments(dropped);
         }
     }

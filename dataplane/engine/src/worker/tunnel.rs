@@ -1,11 +1,13 @@
 //! Outer headers on the packet path: put on, and taken off.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use afxdp::Packet;
-use conntrack::ConnRef;
+use afxdp::{CHUNK_DATA, Packet};
+use conntrack::{ConnRef, Millis};
 use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract, word};
 use ofproto::program::{DpPort, Push};
+use ofproto::recirc::Recirculation;
 use ofproto::underlay::listens;
 use tunnel::{decap, ecn, pmtu};
 
@@ -90,9 +92,54 @@ impl Transmit {
         }
     }
 
+    /// Keep a fragment's bytes; with the last one, have the whole packet looked up.
+    #[cold]
+    pub(super) fn reassemble(
+        &mut self,
+        state: &Arc<Recirculation>,
+        packet: Packet,
+        at: &Where<'_>,
+    ) {
+        if at.passes >= MAX_PASSES {
+            return self.drop_packet(packet, Drop::Recursion, at);
+        }
+        let mut bytes = vec![0; packet.len()];
+        packet.copy_to(&mut bytes);
+        self.pool.free_packet(packet);
+        let (now, mut dropped) = (Millis(self.now), 0);
+        let mut on_drop = |()| dropped += 1;
+        let whole = self.outer_fragments.add(now, 0, &bytes, &at.off, (), &mut on_drop);
+        self.count_fragments(dropped);
+        let Some(whole) = whole else { return };
+        match self.pool.packet_from(&whole.frame) {
+            Some(packet) => self.again.push(Recirculated::new(state, packet, at)),
+            None => self.note_drop(Drop::NoFrame, at, whole.frame.len()),
+        }
+    }
+
+    /// A packet over several buffers that would fit into one: most ports take no other.
+    #[cold]
+    fn in_one_buffer(&mut self, packet: Packet) -> Result<Packet, Drop> {
+        if packet.len() > CHUNK_DATA {
+            return Ok(packet);
+        }
+        let mut bytes = vec![0; packet.len()];
+        packet.copy_to(&mut bytes);
+        self.pool.free_packet(packet);
+        self.pool.packet_from(&bytes).ok_or(Drop::NoFrame)
+    }
+
     /// Take the outer headers off a packet, and have what was inside looked up.
     pub(super) fn tunnel_pop(&mut self, listener: DpPort, mut packet: Packet, at: &Where<'_>) {
-        match self.decapsulate(listener, &mut packet, at) {
+        let decapsulated = self.decapsulate(listener, &mut packet, at);
+        if packet.is_chained() && decapsulated.is_ok() {
+            let len = packet.len();
+            packet = match self.in_one_buffer(packet) {
+                Ok(packet) => packet,
+                Err(why) => return self.note_drop(why, at, len),
+            };
+        }
+        match decapsulated {
             Ok(metadata) => self.again.push(Recirculated {
                 packet,
                 meta: u64::from(listener.0) << 32,

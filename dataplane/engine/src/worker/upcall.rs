@@ -189,7 +189,9 @@ impl Flows {
 pub(super) fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
     for step in program.iter_mut() {
         let waiting = match step {
-            DpAction::Recirculate(waiting) | DpAction::AwaitNeighbour(_, waiting) => waiting,
+            DpAction::Recirculate(waiting)
+            | DpAction::Reassemble(waiting)
+            | DpAction::AwaitNeighbour(_, waiting) => waiting,
             DpAction::Clone(steps) => {
                 let mut nested = std::mem::take(steps).into_vec();
                 number_states(&mut nested, all);

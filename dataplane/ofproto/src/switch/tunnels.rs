@@ -9,7 +9,7 @@ use tunnel::neigh::Target;
 
 use super::Switch;
 use crate::snapshot::{BridgeId, Dep, OfPort, Port, PortKind};
-use crate::underlay::{Neighbour, PortLinks, TunnelPort, Underlay};
+use crate::underlay::{ANY_PORT, Neighbour, PortLinks, TunnelPort, Underlay};
 
 fn tunnel(port: Option<&Port>) -> Option<&TunnelPort> {
     match &port?.kind {
@@ -58,6 +58,7 @@ impl Switch {
         }
         for (kind, port) in touched {
             self.depends(Dep::Listener(kind, port));
+            self.depends(Dep::Listener(kind, ANY_PORT));
         }
     }
 

@@ -79,6 +79,8 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
         DpAction::AwaitNeighbour(target, r) => {
             write!(out, "neigh_wait({},recirc({:#x}))", target.address, r.id)
         }
+        DpAction::Reassemble(r) => write!(out, "reassemble(recirc({:#x}))", r.id),
+        DpAction::Cut(n) => write!(out, "cut({n})"),
         DpAction::Hear(_) => write!(out, "neigh_hear"),
         DpAction::Recirculate(r) => write!(out, "recirc({:#x})", r.id),
         DpAction::Drop(why) => write!(out, "drop({})", why.name()),

@@ -2,6 +2,7 @@
 
 use flow::{Drop, Field, FlowKey, word};
 
+use super::tunnel::Arrival;
 use super::{Ctx, MAX_DEPTH, MAX_STEPS};
 use crate::program::DpAction;
 use crate::snapshot::{BridgeId, OfPort, PortKind};
@@ -21,8 +22,10 @@ impl Ctx<'_> {
                     return self.drop(Drop::TooManyActions);
                 }
                 // An address of the switch's own works whatever the interface's state.
-                if let Some(listener) = self.terminates(port.ofport) {
-                    return self.tunnel_pop(listener);
+                match self.terminates(port.ofport) {
+                    Some(Arrival::Whole(listener)) => return self.tunnel_pop(listener),
+                    Some(Arrival::Fragment) => return self.reassemble(port.ofport),
+                    None => {}
                 }
                 self.hear(port.ofport);
                 if !port.up {

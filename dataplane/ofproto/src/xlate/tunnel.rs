@@ -23,7 +23,7 @@ use super::{Ctx, Effect, MAX_DEPTH};
 use crate::program::{DpAction, DpPort, Push};
 use crate::recirc::Recirculation;
 use crate::snapshot::{BridgeId, Dep, OfPort};
-use crate::underlay::{TunnelPort, listener};
+use crate::underlay::{ANY_PORT, TunnelPort, listener};
 
 /// Tunnels inside of tunnels at most.
 const MAX_NESTED: usize = 4;
@@ -37,10 +37,6 @@ impl Ctx<'_> {
         }
         if self.depth >= MAX_DEPTH || self.inside.len() >= MAX_NESTED {
             return self.drop(Drop::Recursion);
-        }
-        if self.truncate.is_some() {
-            self.say(format_args!("packets cannot be cut on their way into a tunnel"));
-            return self.drop(Drop::Unsupported);
         }
         let mut wc = FlowKey::ZERO;
         let made = send::outer(&tunnel.config, &self.key, &mut wc);
@@ -116,8 +112,11 @@ impl Ctx<'_> {
         self.out.counters.push(tunnel.counters.waited.clone());
         self.commit();
         let state = self.frozen(0, Some(port));
-        let waiting = Arc::new(Recirculation { id: 0, state });
-        self.out.program.push(DpAction::AwaitNeighbour(target, waiting));
+        let waiting = DpAction::AwaitNeighbour(target, Arc::new(Recirculation { id: 0, state }));
+        self.out.program.push(match self.truncate {
+            None => waiting,
+            Some(n) => DpAction::Clone([DpAction::Cut(n), waiting].into()),
+        });
         self.used += 1;
     }
 
@@ -177,6 +176,9 @@ impl Ctx<'_> {
         let program = std::mem::take(&mut self.out.program);
         let used = self.used;
 
+        // What is cut is the packet that goes into the tunnel, not the one that leaves it.
+        let cut = self.truncate.take();
+        self.out.program.extend(cut.map(DpAction::Cut));
         self.out.program.push(DpAction::TunnelPush(Arc::new(push)));
         (self.bridge, self.in_port, self.exit) = (underlay, port, false);
         self.key.set(Field::InPort, u128::from(port.0));
@@ -188,14 +190,14 @@ impl Ctx<'_> {
         if self.used > used {
             self.out.program.push(DpAction::Clone(steps.into()));
         }
-        self.action_set = set;
+        (self.action_set, self.truncate) = (set, cut);
         (self.bridge, self.in_port, self.table, self.rule, self.exit) = home;
         (self.base_tags, self.tags_dirty, self.tags_committed) = tags;
         (self.key, self.fixed, self.dirty, self.committed) = (key, fixed, dirty, committed);
     }
 
-    /// Whether the packet, about to leave by a port, is to be decapsulated there: the listener.
-    pub(super) fn terminates(&mut self, port: OfPort) -> Option<DpPort> {
+    /// Whether the packet, about to leave by a port, is to be decapsulated there.
+    pub(super) fn terminates(&mut self, port: OfPort) -> Option<Arrival> {
         let underlay = &self.snapshot.underlay;
         let links = *underlay.links.get(&(self.bridge.id, port))?;
         let ty = self.consult(Field::EthType) as u16;
@@ -216,17 +218,34 @@ impl Ctx<'_> {
         let link = mine.into_iter().find(|l| underlay.owns(*l, address))?;
         let link = underlay.kernel.links.get(&link).filter(|l| l.up)?;
         let mac = link.mac;
-        let is_ours = self.consult(Field::EthDst) as u64 == mac
-            && !self.consult_tags()[0].is_present()
-            && self.consult(Field::NwFrag) == 0;
+        let is_ours =
+            self.consult(Field::EthDst) as u64 == mac && !self.consult_tags()[0].is_present();
         if !is_ours {
             return None;
+        }
+        if self.consult(Field::NwFrag) != 0 {
+            kinds.iter().for_each(|k| self.depend(Dep::Listener(*k, ANY_PORT)));
+            let some = underlay.listeners.keys().any(|(k, _)| kinds.contains(k));
+            return some.then_some(Arrival::Fragment);
         }
         let udp = if kinds.len() > 1 { self.consult(Field::TpDst) as u16 } else { 0 };
         kinds.iter().find_map(|kind| {
             self.depend(Dep::Listener(*kind, udp));
-            underlay.listeners.contains_key(&(*kind, udp)).then(|| listener(*kind, udp))
+            let listens = underlay.listeners.contains_key(&(*kind, udp));
+            listens.then(|| Arrival::Whole(listener(*kind, udp)))
         })
+    }
+
+    /// A fragment that may be one of a tunnel packet: what it is, and whether it is to leave by the
+    /// port, is seen when the datagram is whole.
+    pub(super) fn reassemble(&mut self, port: OfPort) {
+        self.commit();
+        self.say(format_args!("a fragment for this switch: it waits for the others"));
+        let state = self.frozen(0, Some(port));
+        let waiting = Arc::new(Recirculation { id: 0, state });
+        let steps = [DpAction::Reassemble(waiting)];
+        self.out.program.push(DpAction::Clone(steps.into()));
+        self.used += 1;
     }
 
     /// Take the outer headers off and look the packet up again.
@@ -236,6 +255,14 @@ impl Ctx<'_> {
         self.out.program.push(DpAction::TunnelPop(listener));
         self.used += 1;
     }
+}
+
+/// What a packet for one of the switch's addresses is.
+pub(super) enum Arrival {
+    /// One of a tunnel, by this listener.
+    Whole(DpPort),
+    /// A fragment of what may be one.
+    Fragment,
 }
 
 /// Types of neighbour messages (RFC 4861).
