@@ -43,6 +43,7 @@ enum Kind {
     Tunnel,
     Acl,
     Connections { answered: bool },
+    Neutron,
 }
 
 impl Row {
@@ -66,6 +67,7 @@ impl Row {
             Kind::Tunnel => Vec::new(),
             Kind::Acl => acl(),
             Kind::Connections { answered } => connections(answered),
+            Kind::Neutron => neutron(),
         }
     }
 }
@@ -87,6 +89,44 @@ fn acl() -> Vec<String> {
         ));
         flows.push(format!("table=1,priority={priority},udp,tp_dst={port}/0x{mask:x},actions=out"));
     }
+    flows
+}
+
+/// The integration bridge of an OpenStack node with security groups in flows: `in` is an instance's port in
+/// VLAN 5 that may send what it likes with its own addresses, `out` the way to other nodes.
+fn neutron() -> Vec<String> {
+    let network = (0..16).map(|i| format!("10.0.{i}.0/24"));
+    let mut flows: Vec<String> = [
+        "priority=0,actions=goto_table:59",
+        "priority=65535,dl_vlan=4095,actions=drop",
+        "table=59,priority=0,actions=goto_table:60",
+        "table=60,priority=3,actions=NORMAL",
+        "table=60,priority=100,in_port=in,actions=set_field:1->reg5,set_field:5->reg6,resubmit(,71)",
+        "table=71,priority=0,actions=drop",
+        "table=71,priority=110,ct_state=+trk,actions=ct_clear,resubmit(,71)",
+        "table=71,priority=95,arp,reg5=1,in_port=in,actions=resubmit(,94)",
+        "table=71,priority=80,udp,reg5=1,in_port=in,tp_src=68,tp_dst=67,actions=resubmit(,73)",
+        "table=71,priority=70,udp,reg5=1,in_port=in,tp_src=67,tp_dst=68,actions=drop",
+        "table=72,priority=0,actions=drop",
+        "table=72,priority=50,ct_state=+inv+trk,actions=drop",
+        "table=72,priority=50,ct_mark=1,reg5=1,actions=drop",
+        "table=72,priority=50,ct_state=+est-rel+rpl,ct_zone=5,ct_mark=0,reg5=1,actions=resubmit(,94)",
+        "table=72,priority=74,ct_state=+est-rel-rpl,ip,reg5=1,actions=resubmit(,73)",
+        "table=72,priority=74,ct_state=+new-est,ip,reg5=1,actions=resubmit(,73)",
+        "table=72,priority=40,ct_state=-est,reg5=1,actions=drop",
+        "table=73,priority=0,actions=drop",
+        "table=73,priority=100,reg6=5,dl_dst=fa:16:3e:11:22:33,actions=set_field:2->reg5,resubmit(,81)",
+        "table=73,priority=90,ct_state=+new-est,ip,reg5=1,actions=ct(commit,zone=NXM_NX_REG6[0..15]),resubmit(,91)",
+        "table=73,priority=80,reg5=1,actions=resubmit(,94)",
+        "table=91,priority=1,actions=resubmit(,94)",
+        "table=94,priority=1,actions=mod_vlan_vid:5,out",
+    ]
+    .map(str::to_owned)
+    .into();
+    flows.extend(network.map(|net| {
+        let to = "ct(table=72,zone=NXM_NX_REG6[0..15])";
+        format!("table=71,priority=65,ip,reg5=1,in_port=in,nw_src={net},actions={to}")
+    }));
     flows
 }
 
@@ -137,6 +177,7 @@ pub fn memory() -> Vec<Row> {
             rows.push(row);
         }
     }
+    rows.push(row("neutron-1000".into(), udp(), Kind::Neutron));
     let kind = Kind::Connections { answered: false };
     rows.push(row("ct-unanswered-10000".into(), "udp-10000".into(), kind));
     rows

@@ -4,6 +4,7 @@ pub mod bridges;
 pub mod configuration;
 pub mod conntrack;
 pub mod daemon;
+pub mod deployment;
 pub mod differential;
 pub mod errors;
 pub mod flow_frames;
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Case> {
         differential::CASES,
         nat::CASES,
         nat_kernel::CASES,
+        deployment::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,
