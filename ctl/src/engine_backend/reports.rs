@@ -251,6 +251,9 @@ impl EngineBackend {
             Dep::Group(b, g) => format!("group {g} of {}", bridge(*b)),
             Dep::Listener(kind, 0) => format!("tunnels of type {}", kind.name()),
             Dep::Listener(kind, port) => format!("tunnels of type {}, port {port}", kind.name()),
+            Dep::Limited(b, table, cookie) => {
+                format!("limit of learned flows in {} table={table} cookie={cookie:#x}", bridge(*b))
+            }
             Dep::Routes => "routes".to_owned(),
             Dep::Neigh(t) => format!("neighbour {} on link {}", t.address, t.link),
         }

@@ -41,6 +41,8 @@ const MAX_FRAME: usize = 65_535;
 const PAYLOAD: [u8; 64] = [0; 64];
 /// `ct_state` of a packet that was tracked, if nothing else is said: +trk+new.
 const TRACKED_NEW: u8 = 0x21;
+/// FIN and RST.
+const ENDS: u128 = 0x05;
 /// Bits of `ct_state`, lowest first.
 const CT_STATE: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"];
 
@@ -293,6 +295,13 @@ impl EngineBackend {
                 Effect::RefreshNeighbour(n) => n.used.store(now, Ordering::Relaxed),
                 Effect::RefreshMac(entry) => entry.used.store(now, Ordering::Relaxed),
                 Effect::LearnFlow { bridge, flow } => self.switch.learn_flow(*bridge, flow, now),
+                Effect::FinTimeout { rule, idle, hard } => {
+                    let mut key = FlowKey::ZERO;
+                    flow::extract(&frame, frame.len(), &mut key);
+                    if key.get(Field::TcpFlags) & ENDS != 0 {
+                        rule.shorten(*idle, *hard);
+                    }
+                }
             }
         }
         match self.engine()?.execute(out.program, frame) {

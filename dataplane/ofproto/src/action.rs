@@ -112,6 +112,13 @@ pub enum Action {
     /// Take one off the TTL; at 0 the packet goes to these controllers (usually one, 0) and
     /// nothing more happens in this list.
     DecTtl(Option<Box<[u16]>>),
+    /// Shorten the rule's timeouts once a TCP packet with FIN or RST has matched it.
+    FinTimeout {
+        /// Idle timeout in seconds from then on; 0 for no change.
+        idle: u16,
+        /// Hard timeout in seconds from then on; 0 for no change.
+        hard: u16,
+    },
     /// Make a rule of this packet.
     Learn(Box<Learn>),
     /// This rule is one of the clauses of a conjunctive match.

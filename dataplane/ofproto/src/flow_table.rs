@@ -138,6 +138,7 @@ impl Switch {
                     }
                     self.modify_rule(id, &rule, m.actions.clone(), cookie, now);
                     outcome.changed += 1;
+                    self.learned_with(id, &rule, outcome);
                 }
                 Ok(())
             }
@@ -216,8 +217,11 @@ impl Switch {
             flags: m.flags.0,
             importance: m.importance,
         };
-        self.add_rule(id, spec, now);
+        let old = self.add_rule(id, spec, now);
         outcome.changed += 1;
+        if let Some(old) = old {
+            self.learned_with(id, &old, outcome);
+        }
         Ok(())
     }
 
@@ -260,10 +264,14 @@ impl Switch {
         outcome: &mut Outcome,
     ) {
         let Some(rule) = self.remove_rule(id, rule) else { return };
-        let learns: Vec<Learn> = learns_to_delete(&rule.actions).cloned().collect();
-        outcome.removed.push(Removed { rule, reason });
-        for learn in learns {
-            self.delete_learned(id, &learn, outcome);
+        outcome.removed.push(Removed { rule: rule.clone(), reason });
+        self.learned_with(id, &rule, outcome);
+    }
+
+    /// Delete what a rule has learned that is gone, or has other actions now.
+    fn learned_with(&mut self, id: BridgeId, rule: &Rule, outcome: &mut Outcome) {
+        for learn in learns_to_delete(&rule.actions) {
+            self.delete_learned(id, learn, outcome);
         }
     }
 
@@ -272,7 +280,7 @@ impl Switch {
         let same = |l: &Learn| l.cookie == learn.cookie && l.table == learn.table;
         let still_there = self.bridge(id).is_some_and(|b| {
             let mut rules = b.tables.iter().flat_map(|(_, t)| t.iter());
-            rules.any(|r| learns_to_delete(&r.actions).any(same))
+            rules.any(|r| learns_to_delete(&r.actions).into_iter().any(same))
         });
         if still_there {
             return;
@@ -314,9 +322,9 @@ impl Switch {
                 return;
             }
         } else if learn.limit != 0 {
-            let mine = |r: &&Arc<Rule>| r.cookie == learn.cookie;
-            let n = rules.map_or(0, |t| t.iter().filter(mine).count());
-            if n >= learn.limit as usize {
+            let count = bridge.limited.get(&(learn.table, learn.cookie));
+            // Without a count, the rule that learned is gone.
+            if count.is_none_or(|c| c.rules >= learn.limit) {
                 return;
             }
         }
@@ -346,11 +354,16 @@ fn missing_group(bridge: &Bridge, actions: &[Action]) -> Option<u32> {
     })
 }
 
-fn learns_to_delete(actions: &[Action]) -> impl Iterator<Item = &Learn> {
-    actions.iter().filter_map(|a| match a {
-        Action::Learn(l) if l.delete_learned => Some(&**l),
-        _ => None,
-    })
+/// The `learn` actions with `delete_learned`, nested ones too.
+fn learns_to_delete(actions: &[Action]) -> Vec<&Learn> {
+    let mut all = Vec::new();
+    for action in actions {
+        match action {
+            Action::Learn(learn) if learn.delete_learned => all.push(&**learn),
+            _ => all.extend(learns_to_delete(action.nested())),
+        }
+    }
+    all
 }
 
 /// Sort rules as they are listed: by table, priority descending, match.

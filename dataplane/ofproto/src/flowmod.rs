@@ -141,8 +141,8 @@ impl FlowMod {
     /// caller to compare.
     pub fn makes(&self, rule: &Rule) -> bool {
         rule.cookie == self.new_cookie.unwrap_or(0)
-            && rule.idle_timeout == self.idle_timeout
-            && rule.hard_timeout == self.hard_timeout
+            && rule.idle_timeout() == self.idle_timeout
+            && rule.hard_timeout() == self.hard_timeout
             && rule.importance == self.importance
             && rule.flags == self.flags.0
             && rule.actions == self.actions

@@ -1,7 +1,7 @@
 //! One OpenFlow rule, as tables and translation see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use classifier::Conjunction;
 use flow::Match;
@@ -44,10 +44,10 @@ pub struct Rule {
     pub table: u8,
     /// `OFPFF_*` flags.
     pub flags: u16,
-    /// Seconds without a packet until it goes; 0 for never.
-    pub idle_timeout: u16,
-    /// Seconds until it goes; 0 for never.
-    pub hard_timeout: u16,
+    /// Seconds without a packet until it goes; 0 for never. Only [`Rule::shorten`] changes it.
+    pub idle_timeout: AtomicU16,
+    /// Seconds until it goes; 0 for never. Only [`Rule::shorten`] changes it.
+    pub hard_timeout: AtomicU16,
     /// Only for eviction.
     pub importance: u16,
     /// The controller's own mark.
@@ -62,6 +62,26 @@ pub struct Rule {
     pub modified: AtomicU64,
     /// Its counters.
     pub stats: Arc<RuleStats>,
+}
+
+impl Rule {
+    /// Seconds without a packet until it goes; 0 for never.
+    pub fn idle_timeout(&self) -> u16 {
+        self.idle_timeout.load(Ordering::Relaxed)
+    }
+
+    /// Seconds until it goes; 0 for never.
+    pub fn hard_timeout(&self) -> u16 {
+        self.hard_timeout.load(Ordering::Relaxed)
+    }
+
+    /// Let its timeouts be at most these (`fin_timeout` of ovs-actions(7)); 0 for no change.
+    pub fn shorten(&self, idle: u16, hard: u16) {
+        for (timeout, most) in [(&self.idle_timeout, idle), (&self.hard_timeout, hard)] {
+            let shorter = |t: u16| (most != 0 && (t == 0 || t > most)).then_some(most);
+            let _ = timeout.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shorter);
+        }
+    }
 }
 
 impl classifier::Rule for Rule {

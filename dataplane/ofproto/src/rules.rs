@@ -4,14 +4,14 @@
 //! Each notes what it changes, so that exactly the megaflows that it touches are translated again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use classifier::Conjunction;
 use flow::Match;
 
-use crate::action::Action;
+use crate::action::{Action, Learn};
 use crate::rule::{Rule, RuleStats};
-use crate::snapshot::{BridgeId, Change};
+use crate::snapshot::{BridgeId, Change, Dep, Limited};
 use crate::switch::Switch;
 
 /// A rule to be.
@@ -76,8 +76,8 @@ impl Switch {
             matches: old.matches.clone(),
             actions,
             cookie,
-            idle_timeout: old.idle_timeout,
-            hard_timeout: old.hard_timeout,
+            idle_timeout: old.idle_timeout(),
+            hard_timeout: old.hard_timeout(),
             flags: old.flags,
             importance: old.importance,
         };
@@ -102,8 +102,8 @@ impl Switch {
             bridge,
             table: spec.table,
             flags: spec.flags,
-            idle_timeout: spec.idle_timeout,
-            hard_timeout: spec.hard_timeout,
+            idle_timeout: AtomicU16::new(spec.idle_timeout),
+            hard_timeout: AtomicU16::new(spec.hard_timeout),
             importance: spec.importance,
             cookie: spec.cookie,
             actions: spec.actions,
@@ -117,6 +117,7 @@ impl Switch {
         let bridge = self.bridge_mut(id)?;
         let (table, number) = (bridge.table_id(rule.table), rule.table);
         let old = bridge.tables.get_mut(number).insert(rule.clone());
+        self.count_limited(id, old.as_deref(), Some(&rule));
         if let Some(old) = &old {
             self.rule_gone(table, old);
         }
@@ -135,8 +136,62 @@ impl Switch {
             return None;
         }
         let old = rules.remove(&rule.matches, rule.priority)?;
+        self.count_limited(id, Some(&old), None);
         self.rule_gone(table, &old);
         Some(old)
+    }
+
+    /// Count rules that came and went, where a `learn` with a limit asks for it.
+    fn count_limited(&mut self, id: BridgeId, gone: Option<&Rule>, came: Option<&Rule>) {
+        let mut counted = Vec::new();
+        for (rule, came) in [(came, true), (gone, false)] {
+            for learn in rule.into_iter().flat_map(|r| limited_learns(&r.actions)) {
+                counted.extend(self.count_learn(id, learn, came));
+            }
+        }
+        if self.bridge(id).is_none_or(|b| b.limited.is_empty()) {
+            return;
+        }
+        let places = [gone, came].map(|r| r.map(|r| (r.table, r.cookie)));
+        if places[0] == places[1] {
+            return;
+        }
+        for (place, came) in places.into_iter().zip([false, true]) {
+            let Some(place) = place.filter(|p| !counted.contains(p)) else { continue };
+            let Some(bridge) = self.bridge_mut(id) else { return };
+            let Some(count) = bridge.limited.get_mut(&place) else { continue };
+            let was_full = count.rules >= count.limit;
+            count.rules = if came { count.rules + 1 } else { count.rules.saturating_sub(1) };
+            if was_full != (count.rules >= count.limit) {
+                self.changed(Change::Dep(Dep::Limited(id, place.0, place.1)));
+            }
+        }
+    }
+
+    /// A `learn` with a limit came with its rule, or went with it. The place whose rules were counted
+    /// one by one for it, as they are now.
+    fn count_learn(&mut self, id: BridgeId, learn: &Learn, came: bool) -> Option<(u8, u64)> {
+        let place = (learn.table, learn.cookie);
+        let mut counted = None;
+        let bridge = self.bridge_mut(id)?;
+        match bridge.limited.get_mut(&place) {
+            Some(count) if came => {
+                (count.learns, count.limit) = (count.learns + 1, learn.limit);
+            }
+            Some(count) if count.learns > 1 => count.learns -= 1,
+            Some(_) => drop(bridge.limited.remove(&place)),
+            None if came => {
+                let has_cookie = |r: &&Arc<Rule>| r.cookie == learn.cookie;
+                let table = bridge.tables.get(learn.table);
+                let rules = table.map_or(0, |t| t.iter().filter(has_cookie).count()) as u32;
+                let count = Limited { rules, learns: 1, limit: learn.limit };
+                bridge.limited.insert(place, count);
+                counted = Some(place);
+            }
+            None => {}
+        }
+        self.changed(Change::Dep(Dep::Limited(id, place.0, place.1)));
+        counted
     }
 
     fn rule_gone(&mut self, table: u32, rule: &Rule) {
@@ -160,7 +215,10 @@ impl Switch {
     }
 
     fn note_timeouts(&mut self, rule: &Rule) {
-        if (rule.idle_timeout != 0 || rule.hard_timeout != 0)
+        let may_get_one = |a: &Action| matches!(a, Action::FinTimeout { .. });
+        if (rule.idle_timeout() != 0
+            || rule.hard_timeout() != 0
+            || rule.actions.iter().any(may_get_one))
             && let Some(c) = self.control.get_mut(&rule.bridge)
         {
             c.has_timeouts = true;
@@ -172,11 +230,23 @@ impl Switch {
 fn expiry(rule: &Rule, now: u64) -> Option<bool> {
     let modified = rule.modified.load(Ordering::Relaxed);
     let past = |since: u64, seconds: u16| seconds != 0 && now >= since + u64::from(seconds) * 1000;
-    if past(modified, rule.hard_timeout) {
+    if past(modified, rule.hard_timeout()) {
         return Some(true);
     }
     let used = rule.stats.used.load(Ordering::Relaxed).max(modified);
-    past(used, rule.idle_timeout).then_some(false)
+    past(used, rule.idle_timeout()).then_some(false)
+}
+
+/// The `learn` actions with a limit, nested ones too.
+fn limited_learns(actions: &[Action]) -> Vec<&Learn> {
+    let mut all = Vec::new();
+    for action in actions {
+        match action {
+            Action::Learn(learn) if learn.limit != 0 => all.push(&**learn),
+            _ => all.extend(limited_learns(action.nested())),
+        }
+    }
+    all
 }
 
 /// The clauses among a rule's actions.

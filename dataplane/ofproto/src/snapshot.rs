@@ -143,6 +143,19 @@ pub struct Bridge {
     pub fdb: imbl::HashMap<u64, Arc<FdbEntry>>,
     /// Groups by number.
     pub groups: imbl::HashMap<u32, Arc<GroupEntry>>,
+    /// Rules by table and cookie, where a `learn(limit)` counts them.
+    pub limited: imbl::HashMap<(u8, u64), Limited>,
+}
+
+/// How many rules of a cookie a table has, for the `learn` actions with a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Rules with the cookie.
+    pub rules: u32,
+    /// Rules whose actions have such a `learn`.
+    pub learns: u32,
+    /// The limit of the one that came last.
+    pub limit: u32,
 }
 
 impl Bridge {
@@ -233,6 +246,8 @@ pub enum Dep {
     Fdb(BridgeId, u16, u64),
     /// A group.
     Group(BridgeId, u32),
+    /// Whether a table has as many rules of a cookie as `learn` may make.
+    Limited(BridgeId, u8, u64),
     /// The tunnel ports of an encapsulation and a UDP port (0 for GRE).
     Listener(tunnel::Kind, u16),
     /// The ways to tunnels' remote addresses: links, addresses and routes.
@@ -251,6 +266,7 @@ impl Dep {
             Dep::Fdb(b, vlan, mac) => (4, u64::from(b.0), fdb_key(vlan, mac)),
             Dep::Group(b, g) => (5, u64::from(b.0), u64::from(g)),
             Dep::Listener(kind, port) => (6, kind as u64, u64::from(port)),
+            Dep::Limited(b, table, cookie) => (9, u64::from(b.0) << 8 | u64::from(table), cookie),
             Dep::Routes => (7, 0, 0),
             Dep::Neigh(t) => {
                 let address = tunnel::table::number(t.address);

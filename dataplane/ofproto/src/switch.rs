@@ -13,11 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::fdb::{Fdb, FdbStats, Touched};
-use crate::group_table::GroupEntry;
 use crate::program::DpPort;
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSettings, Change, Dep, LogNode, OfPort, Port, PortKind, Snapshot,
-    Tables,
 };
 
 /// Past this many changes in one batch, the list says "everything" instead.
@@ -32,7 +30,7 @@ pub(crate) struct BridgeControl {
 }
 
 /// What [`Switch::save_tables`] keeps.
-pub struct SavedTables(Vec<(BridgeId, Tables, imbl::HashMap<u32, Arc<GroupEntry>>)>);
+pub struct SavedTables(Vec<(BridgeId, Arc<Bridge>)>);
 
 /// The configuration in preparation.
 pub struct Switch {
@@ -79,15 +77,16 @@ impl Switch {
     /// The tables and groups of all bridges, to come back to. Cheap: nothing is copied.
     pub fn save_tables(&self) -> SavedTables {
         let bridges = self.next.bridges.iter().flatten();
-        SavedTables(bridges.map(|b| (b.id, b.tables.clone(), b.groups.clone())).collect())
+        SavedTables(bridges.map(|b| (b.id, b.clone())).collect())
     }
 
     /// Come back to tables and groups. What was changed in between stays noted as changed, which
     /// costs translations only.
     pub fn restore_tables(&mut self, saved: SavedTables) {
-        for (id, tables, groups) in saved.0 {
+        for (id, was) in saved.0 {
             if let Some(bridge) = self.bridge_mut(id) {
-                (bridge.tables, bridge.groups) = (tables, groups);
+                (bridge.tables, bridge.groups) = (was.tables.clone(), was.groups.clone());
+                bridge.limited = was.limited.clone();
             }
         }
     }
@@ -139,6 +138,7 @@ impl Switch {
             ports: Arc::default(),
             fdb: Default::default(),
             groups: Default::default(),
+            limited: Default::default(),
         };
         if at == bridges.len() {
             bridges.push(None);

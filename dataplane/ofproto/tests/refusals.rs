@@ -116,7 +116,6 @@ fn what_comes_later_is_named_so() {
         "pop:reg0",
         "set_queue:1",
         "enqueue:1:2",
-        "fin_timeout(idle_timeout=1)",
         "check_pkt_larger(100)->reg0[0]",
     ] {
         let e = refusal(&format!("actions={action}"));

@@ -19,6 +19,9 @@ use super::exec::Transmit;
 use crate::megaflow::Megaflows;
 use crate::shared::{Event, add};
 
+/// FIN and RST.
+const ENDS: u16 = 0x05;
+
 /// What a worker keeps with a megaflow besides what hits need.
 pub(super) struct Note {
     pub rules: SmallVec<[Arc<Rule>; 4]>,
@@ -127,7 +130,7 @@ impl Flows {
     /// Add what a megaflow has counted since the last time to its rules. Whether it had packets.
     pub fn push_stats(&mut self, id: u32, now: u64) -> bool {
         let hot = self.mega.hot(id);
-        let (packets, bytes, used) = (hot.packets, hot.bytes, hot.used);
+        let (packets, bytes, used, flags) = (hot.packets, hot.bytes, hot.used, hot.tcp_flags);
         let Some(note) = self.mega.note(id) else { return false };
         let (p, b) = (packets - note.pushed.0, bytes - note.pushed.1);
         if p == 0 {
@@ -139,6 +142,13 @@ impl Flows {
         }
         for counter in &note.counters {
             counter.add(p, b, used.min(now));
+        }
+        if flags & ENDS != 0 {
+            for effect in &note.effects {
+                if let Effect::FinTimeout { rule, idle, hard } = effect {
+                    rule.shorten(*idle, *hard);
+                }
+            }
         }
         true
     }
@@ -220,6 +230,8 @@ fn apply(effect: &Effect, tx: &mut Transmit) {
         Effect::NeedNeighbour(target) => {
             tx.tell(Event::NeedNeighbour(*target));
         }
+        // Follows from the flags that a megaflow has seen, when it tells its rules what it counted.
+        Effect::FinTimeout { .. } => {}
         Effect::RefreshNeighbour(n) => n.used.store(tx.now, Ordering::Relaxed),
         Effect::LearnFlow { bridge, flow } => {
             tx.tell(Event::LearnFlow { bridge: *bridge, flow: flow.clone() });

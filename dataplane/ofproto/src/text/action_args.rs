@@ -91,6 +91,24 @@ pub(crate) fn dec_ttl<'a>(item: &Item<'a>) -> Parsed<'a, Action> {
     Ok(Action::DecTtl(if ids.is_empty() { None } else { Some(ids.into()) }))
 }
 
+/// `fin_timeout(idle_timeout=SECONDS,hard_timeout=SECONDS)`
+pub(crate) fn fin_timeout<'a>(item: &Item<'a>) -> Parsed<'a, Action> {
+    let (mut idle, mut hard) = (0, 0);
+    let mut items = Items::new(item.value);
+    while let Some(arg) = items.next()? {
+        let timeout = match arg.key {
+            "idle_timeout" => &mut idle,
+            "hard_timeout" => &mut hard,
+            key => {
+                let known = ["idle_timeout", "hard_timeout"];
+                return Err(unknown(arg.key, "argument of fin_timeout", key, known));
+            }
+        };
+        *timeout = ranged(arg.need("a time-out")?, "a time-out", 0, 0xffff)? as u16;
+    }
+    Ok(Action::FinTimeout { idle, hard })
+}
+
 /// `conjunction(ID,K/N)`
 pub(crate) fn conjunction<'a>(item: &Item<'a>) -> Parsed<'a, Action> {
     let wrong = || Fault::new(item.all, "conjunction(ID,CLAUSE/CLAUSES) is expected");

@@ -68,6 +68,15 @@ pub fn show_action(out: &mut String, action: &Action, ports: &dyn PortNames) {
             let ids: Vec<String> = ids.iter().map(u16::to_string).collect();
             write!(out, "dec_ttl({})", ids.join(","))
         }
+        Action::FinTimeout { idle, hard } => {
+            let mut args = Vec::new();
+            for (name, seconds) in [("idle_timeout", idle), ("hard_timeout", hard)] {
+                if *seconds != 0 {
+                    args.push(format!("{name}={seconds}"));
+                }
+            }
+            write!(out, "fin_timeout({})", args.join(","))
+        }
         Action::Learn(learn) => return show_learn(out, learn, ports),
         Action::Conjunction { id, clause, n_clauses } => {
             write!(out, "conjunction({id},{}/{n_clauses})", clause + 1)

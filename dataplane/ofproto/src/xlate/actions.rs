@@ -124,6 +124,7 @@ impl<'a> Ctx<'a> {
                 }
             }
             Action::DecTtl(controllers) => return self.dec_ttl(controllers.as_deref()),
+            Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard),
             Action::Learn(learn) => self.learn_flow(learn),
             Action::Conjunction { .. } | Action::Note(_) => {}
             Action::Clone(actions) => {
@@ -203,11 +204,10 @@ impl<'a> Ctx<'a> {
     }
 
     fn resubmit(&mut self, in_port: Option<OfPort>, table: u8, ct: bool) {
-        if ct {
-            self.say(format_args!("the connection's tuple is not tracked yet"));
-            return self.drop(Drop::Unsupported);
+        if ct && !self.has_original() {
+            return self.say(format_args!("no connection: the table is not searched"));
         }
-        self.run_table_as(in_port.unwrap_or(self.in_port), table);
+        self.run_table_as(in_port.unwrap_or(self.in_port), table, ct);
     }
 
     pub(super) fn set_in_port(&mut self, port: OfPort) {
@@ -263,7 +263,7 @@ impl<'a> Ctx<'a> {
         from.get(&self.key)
     }
 
-    fn write(&mut self, to: Subfield, value: u128) {
+    pub(super) fn write(&mut self, to: Subfield, value: u128) {
         self.write_field(to.field, value << to.ofs, to.mask());
     }
 
@@ -335,7 +335,7 @@ impl<'a> Ctx<'a> {
         self.holds(field.info().prereq)
     }
 
-    fn holds(&mut self, prereq: Prereq) -> bool {
+    pub(super) fn holds(&mut self, prereq: Prereq) -> bool {
         use flow::extract::{FRAG_LATER, eth_type as et, ip_proto as ip};
         let ipv4 = |c: &mut Self| c.consult(Field::EthType) == u128::from(et::IPV4);
         let ipv6 = |c: &mut Self| c.consult(Field::EthType) == u128::from(et::IPV6);

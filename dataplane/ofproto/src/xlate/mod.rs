@@ -21,13 +21,14 @@ mod commit;
 mod ct;
 mod group;
 mod learn;
+mod lookup;
 mod normal;
 mod output;
 mod tunnel;
 
 use std::sync::Arc;
 
-use flow::{Drop, Field, FlowKey, word};
+use flow::{Drop, FlowKey, word};
 
 pub use learn::LearnedFlow;
 
@@ -81,6 +82,15 @@ pub enum Effect {
     NeedNeighbour(::tunnel::neigh::Target),
     /// A packet goes to a neighbour.
     RefreshNeighbour(Arc<crate::underlay::Neighbour>),
+    /// Packets with FIN or RST shorten the timeouts of the rule that they matched.
+    FinTimeout {
+        /// The rule.
+        rule: Arc<Rule>,
+        /// Its idle timeout in seconds from then on; 0 for no change.
+        idle: u16,
+        /// Its hard timeout in seconds from then on; 0 for no change.
+        hard: u16,
+    },
     /// A `learn` action: the flow it makes for this packet.
     LearnFlow {
         /// In this bridge.
@@ -412,73 +422,6 @@ impl<'a> Ctx<'a> {
         }
         self.run_table(0);
         self.run_action_set();
-    }
-
-    /// Look the key up in a table and do what the rule says.
-    fn run_table(&mut self, table: u8) {
-        self.run_table_as(self.in_port, table);
-    }
-
-    /// The same, searching as if the packet had come by another port; the rule's actions see the
-    /// port that it came by.
-    fn run_table_as(&mut self, in_port: OfPort, table: u8) {
-        if self.depth >= MAX_DEPTH || self.lookups >= MAX_LOOKUPS {
-            return self.drop(Drop::Recursion);
-        }
-        self.depth += 1;
-        let saved = (self.table, self.rule.take());
-        self.table = table;
-        let home = self.in_port;
-        if in_port != OfPort::IN_PORT {
-            self.set_in_port(in_port);
-        }
-        self.rule = self.lookup(table);
-        self.set_in_port(home);
-        if let Some(rule) = self.rule {
-            self.run_actions(&rule.actions);
-        } else if self.out.drop.is_none() {
-            self.drop(Drop::NoFlow);
-        }
-        (self.table, self.rule) = saved;
-        self.depth -= 1;
-    }
-
-    fn lookup(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
-        self.lookups += 1;
-        let mut visit = self.search(table, &self.key);
-        if visit.0.mask.get(Field::TpSrc) | visit.0.mask.get(Field::TpDst) != 0
-            && self.consult(Field::NwFrag) != 0
-        {
-            // Flows see no ports of fragments, not even of the first (`set-frags normal` of ovs-ofctl(8)).
-            let mut key = self.key.clone();
-            key.set(Field::TpSrc, 0);
-            key.set(Field::TpDst, 0);
-            visit = self.search(table, &key);
-        }
-        let (visit, rule) = visit;
-        self.consult_mask(&visit.mask);
-        self.out.visits.push(visit);
-        if let Some(r) = rule {
-            self.out.rules.push(r.clone());
-            self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
-        }
-        self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
-        rule
-    }
-
-    /// What a table has for a key.
-    fn search(&self, table: u8, key: &FlowKey) -> (Visit, Option<&'a Arc<Rule>>) {
-        let mut mask = FlowKey::ZERO;
-        let bridge = self.bridge;
-        let (rule, floor) = match bridge.tables.get(table).map(|t| t.find(key, &mut mask)) {
-            Some(found) => (found.rule, found.floor),
-            None => (None, -1),
-        };
-        let rule_id = rule.map_or(0, |r| r.id);
-        (
-            Visit { table: bridge.table_id(table), key: key.clone(), mask, rule: rule_id, floor },
-            rule,
-        )
     }
 
     /// Close the translation: what was not used is dropped, for the reason that was found.
