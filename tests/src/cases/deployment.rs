@@ -214,7 +214,8 @@ fn compute(lab: &Lab) -> Result<()> {
         Ok(frame.is_some_and(|f| f[..6] == vm1.mac.0 && f[12..14] == [8, 6] && f[22..28] == mac.0))
     })?;
     // TCP at full size, both ways, through connection tracking and the tunnel.
-    let mut allowed = format!("table=82,priority=77,ct_state=+est-rel-rpl,tcp,reg5=1,tp_dst=5201");
+    let mut allowed =
+        "table=82,priority=77,ct_state=+est-rel-rpl,tcp,reg5=1,tp_dst=5201".to_owned();
     daemon.run(&format!("add-flow br-int {allowed},actions=output:1"))?;
     allowed = allowed.replace("+est-rel-rpl", "+new-est");
     let commit = "ct(commit,zone=NXM_NX_REG6[0..15]),output:1,resubmit(,92)";
