@@ -211,6 +211,17 @@ impl FlowKey {
         }
     }
 
+    /// Set the words from `first` on, all of one group, and note it.
+    ///
+    /// # Panics
+    /// If there are not so many words.
+    #[inline(always)]
+    pub fn set_words<const N: usize>(&mut self, first: usize, values: &[u64; N]) {
+        self.words[first..first + N].copy_from_slice(values);
+        debug_assert_eq!(Groups::of_word(first), Groups::of_word(first + N - 1));
+        self.groups.insert(Groups::of_word(first));
+    }
+
     /// The groups that may be nonzero.
     #[inline(always)]
     pub fn groups(&self) -> Groups {

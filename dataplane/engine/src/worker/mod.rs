@@ -38,7 +38,7 @@ use exec::{Recirculated, Transmit, Where};
 use flow::cpu::{cycles, prefetch};
 use park::Sleep;
 use sweep::Sweep;
-use tracked::{Tracked, set_ct_words};
+use tracked::Tracked;
 use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
@@ -493,7 +493,7 @@ fn restore_key(r: &mut Recirculated, key: &mut FlowKey) -> Offsets {
     }
     key.set_word(word::META, r.meta);
     if r.ct[0] != 0 {
-        set_ct_words(key, &r.ct);
+        key.set_words(word::CT, &r.ct);
     }
     let off = extract(r.packet.data(), r.packet.len(), key);
     if r.state.is_none() {

@@ -78,14 +78,6 @@ fn ct_words(zone: u16, v: &Verdict) -> [u64; CT_WORDS] {
     words
 }
 
-/// Write what tracking said into a key.
-#[inline(always)]
-pub(super) fn set_ct_words(key: &mut FlowKey, words: &[u64; CT_WORDS]) {
-    for (i, w) in words.iter().enumerate() {
-        key.set_word(word::CT + i, *w);
-    }
-}
-
 /// Change in a key what [`conntrack::nat::apply`] has changed in its packet.
 #[inline(always)]
 fn follow_edit(key: &mut FlowKey, e: &NatEdit) {
@@ -220,7 +212,7 @@ impl Worker {
                 m.bad = conntrack::nat::apply(&mut m.packet, &offsets[at], &v.nat).err();
                 follow_edit(key, &v.nat);
             }
-            set_ct_words(key, &ct_words(ct.zone, v));
+            key.set_words(word::CT, &ct_words(ct.zone, v));
             key.set_word(word::META, meta);
             debug_assert!(m.bad.is_some() || says_what_is_there(key, &m.packet));
             *slot = m.slot;
