@@ -245,6 +245,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("ct-est-tcp-1000", "nat-tcp-1000"),
     ("ct-est-tcp-10000", "nat-tcp-10000"),
     ("ct-est-tcp-100000", "nat-tcp-100000"),
+    ("ct-new-32768", "life-32768"),
     ("ct-unanswered-10000", "udp-10000"),
 ];
 
@@ -269,7 +270,7 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     let mut b = Bench::new(read(trace.to_string())?)?;
     if row.starts_with("ct-") {
         b.flows(NAT)?;
-        if row.starts_with("ct-est") {
+        if !row.starts_with("ct-unanswered") {
             b.second_input(read(format!("{trace}-reply"))?)?;
         }
     }

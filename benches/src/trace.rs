@@ -8,6 +8,7 @@
 //! | `acl-N` | N flows spread over 64 /24 prefixes and 64 destination ports |
 //! | `nat-udp-N`, `nat-udp-N-reply` | both directions of N connections under SNAT to 203.0.113.1 |
 //! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
+//! | `life-N`, `life-N-reply` | whole lives of N TCP connections, four segments each way, in step |
 //!
 //! The order is fixed (a shuffle with seed 1), so that runs and machines are comparable.
 
@@ -46,6 +47,8 @@ pub const ALL: &[&str] = &[
     "nat-tcp-10000-reply",
     "nat-tcp-100000",
     "nat-tcp-100000-reply",
+    "life-32768",
+    "life-32768-reply",
 ];
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -60,6 +63,9 @@ pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
     let (kind, flows) = kind.rsplit_once('-').with_context(|| format!("no mix {mix}"))?;
     let flows: u32 = flows.parse().with_context(|| format!("number of flows of {mix}"))?;
     ensure!((1..=1_000_000).contains(&flows), "{mix}: 1 to 1,000,000 flows");
+    if kind == "life" {
+        return Ok(lives(flows, reply));
+    }
     let make: fn(u32) -> Vec<u8> = match (kind, reply) {
         ("udp", false) => udp_frame,
         ("vxlan", false) => vxlan_frame,
@@ -186,18 +192,53 @@ fn nat_frame(i: u32, protocol: u8, reply: bool) -> Vec<u8> {
         udp(sport, dport, &[0; 18])
     } else {
         let (seq, ack): (u32, u32) = if reply { (2000, 1006) } else { (1000, 2006) };
-        let mut segment = Vec::with_capacity(26);
-        segment.extend(sport.to_be_bytes());
-        segment.extend(dport.to_be_bytes());
-        segment.extend(seq.to_be_bytes());
-        segment.extend(ack.to_be_bytes());
-        segment.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
-        segment.extend([0; 6]);
-        segment
+        tcp((sport, dport), (seq, ack), 0x10, &[0; 6])
     };
     let at = if protocol == 17 { 6 } else { 16 };
     let payload = ipv4(src, dst, protocol, &summed(src, dst, protocol, segment, at));
     if reply { ethernet(A, B, &payload) } else { ethernet(B, A, &payload) }
+}
+
+/// TCP without a checksum.
+fn tcp(ports: (u16, u16), (seq, ack): (u32, u32), flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::with_capacity(20 + data.len());
+    segment.extend(ports.0.to_be_bytes());
+    segment.extend(ports.1.to_be_bytes());
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(data);
+    segment
+}
+
+/// Packets that a port gives at a time.
+const BURST: u32 = 32;
+
+/// The segments of connections from SYN to the last acknowledgement, a burst of connections at a
+/// time: as both directions are received burst by burst in turn, each answer comes behind what it
+/// answers.
+fn lives(connections: u32, reply: bool) -> Vec<Vec<u8>> {
+    // Flags, sequence number, acknowledgement, bytes.
+    let steps: [(u8, u32, u32, usize); 4] = if reply {
+        [(0x12, 1999, 1000, 0), (0x10, 2000, 1006, 6), (0x11, 2006, 1007, 0), (0x10, 2007, 1007, 0)]
+    } else {
+        [(0x02, 999, 0, 0), (0x10, 1000, 2000, 6), (0x11, 1006, 2006, 0), (0x10, 1007, 2007, 0)]
+    };
+    let segment = |i: u32, (flags, seq, ack, data): (u8, u32, u32, usize)| {
+        let (src, dst) = (0x0a00_0001 + i, 0xc633_6401);
+        let port = (1024 + i % 50_000) as u16;
+        let ((src, dst), ports) =
+            if reply { ((dst, 0xcb00_7101), (443, port)) } else { ((src, dst), (port, 443)) };
+        let segment = tcp(ports, (seq, ack), flags, &[0; 6][..data]);
+        let mut payload = ipv4(src, dst, 6, &summed(src, dst, 6, segment, 16));
+        payload.resize(46, 0);
+        if reply { ethernet(A, B, &payload) } else { ethernet(B, A, &payload) }
+    };
+    let blocks = (0..connections.div_ceil(BURST)).map(|b| b * BURST);
+    blocks
+        .flat_map(|b| steps.map(|s| (b, s)))
+        .flat_map(|(b, s)| (b..b + BURST).map(move |i| segment(i, s)))
+        .collect()
 }
 
 /// `segment` with its checksum over the IPv4 pseudo header at `at`; 0 is sent as 0xffff.
