@@ -256,19 +256,31 @@ impl Decap {
     /// Write the tunnel fields of the inner packet's key: what the outer header said.
     #[inline]
     pub fn metadata(&self, outer: &FlowKey, key: &mut FlowKey) {
+        for (i, value) in self.words(outer).into_iter().enumerate() {
+            key.set_word(word::TUN_ID + i, value);
+        }
+    }
+
+    /// The same as words of the key, from [`word::TUN_ID`] on.
+    #[inline]
+    pub fn words(&self, outer: &FlowKey) -> [u64; word::METADATA - word::TUN_ID] {
         const TOS_TTL: u64 = 0xffff << 40;
         let v6 = outer.word(word::IPV4) == 0;
-        key.set_word(word::TUN_ID, self.id);
-        key.set_word(word::TUN_IPV4, outer.word(word::IPV4));
-        for i in 0..2 {
-            let (src, dst) = (outer.word(word::IPV6_SRC + i), outer.word(word::IPV6_DST + i));
-            key.set_word(word::TUN_IPV6_SRC + i, if v6 { src } else { 0 });
-            key.set_word(word::TUN_IPV6_DST + i, if v6 { dst } else { 0 });
+        let mut words = [0; word::METADATA - word::TUN_ID];
+        let mut set = |w: usize, value: u64| words[w - word::TUN_ID] = value;
+        set(word::TUN_ID, self.id);
+        set(word::TUN_IPV4, outer.word(word::IPV4));
+        if v6 {
+            for i in 0..2 {
+                set(word::TUN_IPV6_SRC + i, outer.word(word::IPV6_SRC + i));
+                set(word::TUN_IPV6_DST + i, outer.word(word::IPV6_DST + i));
+            }
         }
         // TOS and TTL lie side by side in both words.
         let tos_ttl = (outer.word(word::NW) & TOS_TTL) >> 8;
-        key.set_word(word::TUN, u64::from(self.flags) << 48 | tos_ttl);
+        set(word::TUN, u64::from(self.flags) << 48 | tos_ttl);
         // GRE has no ports, and extraction reads none there.
-        key.set_word(word::TUN_TP, outer.word(word::L4) & 0xffff_ffff << 32);
+        set(word::TUN_TP, outer.word(word::L4) & 0xffff_ffff << 32);
+        words
     }
 }

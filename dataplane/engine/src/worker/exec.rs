@@ -199,6 +199,14 @@ impl Metadata {
         (key.groups().0 & some != 0).then(|| Metadata::of(key))
     }
 
+    /// The tunnel fields, from [`word::TUN_ID`] on, and no marks.
+    #[inline(always)]
+    pub fn of_tunnel(words: [u64; word::METADATA - word::TUN_ID]) -> Metadata {
+        let mut all = [0; METADATA_WORDS.len()];
+        all[2..].copy_from_slice(&words);
+        Metadata(all)
+    }
+
     /// Those of a key.
     pub fn of(key: &FlowKey) -> Metadata {
         Metadata(METADATA_WORDS.map(|w| key.word(w)))

@@ -130,6 +130,7 @@ impl Transmit {
     }
 
     /// Take the outer headers off a packet, and have what was inside looked up.
+    #[inline]
     pub(super) fn tunnel_pop(&mut self, listener: DpPort, mut packet: Packet, at: &Where<'_>) {
         let decapsulated = self.decapsulate(listener, &mut packet, at);
         if packet.is_chained() && decapsulated.is_ok() {
@@ -175,9 +176,7 @@ impl Transmit {
         };
         let inner = decap(packet, &off, outer, kind)?;
         inner.strip(packet, &mut self.pool)?;
-        let mut key = FlowKey::ZERO;
-        inner.metadata(outer, &mut key);
-        Ok(Metadata::of(&key))
+        Ok(Metadata::of_tunnel(inner.words(outer)))
     }
 }
 
