@@ -245,7 +245,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("ct-est-tcp-1000", "nat-tcp-1000"),
     ("ct-est-tcp-10000", "nat-tcp-10000"),
     ("ct-est-tcp-100000", "nat-tcp-100000"),
-    ("ct-new-32768", "life-32768"),
+    ("ct-new-8192", "life-8192"),
     ("ct-unanswered-10000", "udp-10000"),
 ];
 
@@ -253,6 +253,14 @@ pub const ROWS: &[(&str, &str)] = &[
 const NAT: &str = "\
     table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
     table=0,in_port=3,ip,actions=ct(table=2,zone=1,nat)
+    table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),2
+    table=1,ip,ct_state=+trk+est,actions=2
+    table=2,ip,ct_state=+trk+est,actions=2";
+
+/// The same with both directions by port 1.
+const LIVES: &str = "\
+    table=0,in_port=1,ip,nw_src=10.0.0.0/8,actions=ct(table=1,zone=1,nat)
+    table=0,in_port=1,ip,nw_dst=203.0.113.1,actions=ct(table=2,zone=1,nat)
     table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),2
     table=1,ip,ct_state=+trk+est,actions=2
     table=2,ip,ct_state=+trk+est,actions=2";
@@ -269,8 +277,8 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     };
     let mut b = Bench::new(read(trace.to_string())?)?;
     if row.starts_with("ct-") {
-        b.flows(NAT)?;
-        if !row.starts_with("ct-unanswered") {
+        b.flows(if row.starts_with("ct-new") { LIVES } else { NAT })?;
+        if row.starts_with("ct-est") {
             b.second_input(read(format!("{trace}-reply"))?)?;
         }
     }

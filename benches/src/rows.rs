@@ -178,10 +178,6 @@ pub fn memory() -> Vec<Row> {
         }
     }
     rows.push(row("neutron-1000".into(), udp(), Kind::Neutron));
-    let kind = Kind::Connections { answered: true };
-    let mut new = Row::new("ct-new-32768".into(), "life-32768".into(), kind, Scene::Connections);
-    new.reply = Some("life-32768-reply".into());
-    rows.push(new);
     let kind = Kind::Connections { answered: false };
     rows.push(row("ct-unanswered-10000".into(), "udp-10000".into(), kind));
     rows
