@@ -14,7 +14,7 @@ use crate::results::{Line, Results};
 use crate::rows::{self, Row};
 use crate::trace;
 use crate::veth::rig::{self, Switch};
-use crate::veth::{memory, tcp};
+use crate::veth::{memory, tcp, vxlan};
 
 /// What is to be measured.
 #[derive(Debug, Clone)]
@@ -51,12 +51,13 @@ impl Plan {
 /// The rows on veth, with the number of flows.
 const VETH: &[(&str, u32)] = &[("veth-forward-1", 1), ("veth-forward-1024", 1024)];
 const TCP: &str = "veth-tcp";
+const VXLAN: &str = "veth-vxlan-tcp";
 /// MiB resident with 8 ports and 100,000 megaflows.
 const MEMORY: &str = "resident-100000";
 
 /// The names of all rows.
 fn all_rows() -> Vec<String> {
-    let veth = VETH.iter().map(|(name, _)| *name).chain([TCP, MEMORY]).map(str::to_owned);
+    let veth = VETH.iter().map(|(name, _)| *name).chain([TCP, VXLAN, MEMORY]).map(str::to_owned);
     rows::memory().into_iter().map(|row| row.name).chain(veth).collect()
 }
 
@@ -187,6 +188,9 @@ fn veth_rows(plan: &Plan, results: &mut Results) -> Result<bool> {
     if plan.has_row(TCP) {
         complete &= beside(plan, results, TCP, "Gbit/s", &["linux"]);
     }
+    if plan.has_row(VXLAN) {
+        complete &= beside(plan, results, VXLAN, "Gbit/s", &["ovs-afxdp"]);
+    }
     if plan.has_row(MEMORY) && plan.ours {
         complete &= beside(plan, results, MEMORY, "MiB", &[]);
     }
@@ -208,6 +212,8 @@ pub fn veth_here(row: &str, who: &str, seconds: u32) -> Result<Measurement> {
     match (row, who) {
         (TCP, "ours") => return tcp::ours(&lab, seconds),
         (TCP, _) => return tcp::linux(&lab, seconds),
+        (VXLAN, "ours") => return vxlan::ours(&lab, seconds),
+        (VXLAN, _) => return vxlan::ovs(&lab, seconds),
         (MEMORY, _) => return memory::resident(&lab),
         _ => {}
     }

@@ -11,3 +11,4 @@ pub mod generator;
 pub mod memory;
 pub mod rig;
 pub mod tcp;
+pub mod vxlan;
