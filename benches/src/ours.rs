@@ -246,6 +246,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("ct-est-tcp-10000", "nat-tcp-10000"),
     ("ct-est-tcp-100000", "nat-tcp-100000"),
     ("ct-new-8192", "life-8192"),
+    ("neutron-1000", "udp-1000"),
     ("ct-unanswered-10000", "udp-10000"),
 ];
 
@@ -284,10 +285,23 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     }
     if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
         tunnels::set_up(&mut b, kind, way, tunnels)?;
+    } else if row.starts_with("neutron-") {
+        let rows = crate::rows::memory();
+        let flows = rows.iter().find(|r| r.name == row).map(crate::rows::Row::flows);
+        b.flows(&flows.unwrap_or_default().iter().map(|f| numbered(f) + "\n").collect::<String>())?;
     } else {
         rules(row, &mut b);
     }
     Ok(b)
+}
+
+/// A row's flow with the numbers of its ports.
+fn numbered(flow: &str) -> String {
+    let flow = flow.replace("in_port=in,", "in_port=1,");
+    match flow.strip_suffix(",out") {
+        Some(head) => format!("{head},output:2"),
+        None => flow,
+    }
 }
 
 fn rules(row: &str, b: &mut Bench) {

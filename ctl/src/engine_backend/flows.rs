@@ -226,13 +226,19 @@ impl EngineBackend {
 
     fn tables(&self, bridge: &str) -> Result<report::TablesReport, CtlError> {
         let id = self.bridge_id(bridge)?;
-        let all = self.switch.bridge(id).into_iter().flat_map(|b| b.tables.iter());
-        let tables = all.filter(|(_, t)| !t.is_empty()).map(|(table, t)| {
-            let sum = |of: fn(&Rule) -> u64| t.iter().map(|r| of(r)).sum();
+        let all = self.switch.bridge(id).into_iter();
+        let all = all.flat_map(|b| b.tables.iter().map(move |(n, t)| (b, n, t)));
+        let tables = all.filter(|(.., t)| !t.is_empty()).map(|(b, table, t)| {
+            let sum = |of: fn(&Rule) -> u64| t.iter().map(|r| of(r)).sum::<u64>();
+            let missed = b.missed.of(table).map_or(0, |m| m.packets.load(Ordering::Relaxed));
+            let matched = b.gone.get(&table).copied().unwrap_or(0)
+                + sum(|r| r.stats.packets.load(Ordering::Relaxed));
             report::TableReport {
                 table,
                 flows: t.len() as u64,
                 masks: t.masks() as u64,
+                lookups: matched + missed,
+                matched,
                 packets: sum(|r| r.stats.packets.load(Ordering::Relaxed)),
                 bytes: sum(|r| r.stats.bytes.load(Ordering::Relaxed)),
             }

@@ -66,6 +66,10 @@ pub struct TableReport {
     pub flows: u64,
     /// Different masks among its flows.
     pub masks: u64,
+    /// Packets that were looked up in it.
+    pub lookups: u64,
+    /// Packets that a flow matched, also one that is gone.
+    pub matched: u64,
     /// Packets and bytes of the flows that it has now.
     pub packets: u64,
     pub bytes: u64,

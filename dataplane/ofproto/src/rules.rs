@@ -11,7 +11,7 @@ use flow::Match;
 
 use crate::action::{Action, Learn};
 use crate::rule::{Rule, RuleStats};
-use crate::snapshot::{BridgeId, Change, Dep, Limited};
+use crate::snapshot::{Bridge, BridgeId, Change, Dep, Limited};
 use crate::switch::Switch;
 
 /// A rule to be.
@@ -117,6 +117,9 @@ impl Switch {
         let bridge = self.bridge_mut(id)?;
         let (table, number) = (bridge.table_id(rule.table), rule.table);
         let old = bridge.tables.get_mut(number).insert(rule.clone());
+        if let Some(old) = old.as_ref().filter(|old| !Arc::ptr_eq(&old.stats, &rule.stats)) {
+            bridge.count_gone(old);
+        }
         self.count_limited(id, old.as_deref(), Some(&rule));
         if let Some(old) = &old {
             self.rule_gone(table, old);
@@ -136,6 +139,7 @@ impl Switch {
             return None;
         }
         let old = rules.remove(&rule.matches, rule.priority)?;
+        bridge.count_gone(&old);
         self.count_limited(id, Some(&old), None);
         self.rule_gone(table, &old);
         Some(old)
@@ -222,6 +226,16 @@ impl Switch {
             && let Some(c) = self.control.get_mut(&rule.bridge)
         {
             c.has_timeouts = true;
+        }
+    }
+}
+
+impl Bridge {
+    /// A rule goes; its table keeps what it has counted.
+    fn count_gone(&mut self, rule: &Rule) {
+        let packets = rule.stats.packets.load(Ordering::Relaxed);
+        if packets != 0 {
+            *self.gone.entry(rule.table).or_default() += packets;
         }
     }
 }

@@ -17,7 +17,7 @@ use flow::key::mix;
 
 use crate::group_table::GroupEntry;
 use crate::program::DpPort;
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleStats};
 use crate::underlay::{TunnelPort, Underlay};
 use crate::vlan::VlanConfig;
 
@@ -145,6 +145,26 @@ pub struct Bridge {
     pub groups: imbl::HashMap<u32, Arc<GroupEntry>>,
     /// Rules by table and cookie, where a `learn(limit)` counts them.
     pub limited: imbl::HashMap<(u8, u64), Limited>,
+    /// Packets by table that rules had matched which are gone.
+    pub gone: imbl::HashMap<u8, u64>,
+    /// Packets by table that no rule matched; the same for all versions of the bridge.
+    pub missed: Arc<Missed>,
+}
+
+/// Counters of the packets that no rule of a table matched.
+pub struct Missed([OnceLock<Arc<RuleStats>>; TABLES]);
+
+impl Missed {
+    /// A table's counter, made if need be; `None` for 255, which is no table.
+    pub fn of(&self, table: u8) -> Option<&Arc<RuleStats>> {
+        Some(self.0.get(usize::from(table))?.get_or_init(Arc::default))
+    }
+}
+
+impl Default for Missed {
+    fn default() -> Self {
+        Missed([const { OnceLock::new() }; TABLES])
+    }
 }
 
 /// How many rules of a cookie a table has, for the `learn` actions with a limit.

@@ -86,7 +86,7 @@ impl Switch {
         for (id, was) in saved.0 {
             if let Some(bridge) = self.bridge_mut(id) {
                 (bridge.tables, bridge.groups) = (was.tables.clone(), was.groups.clone());
-                bridge.limited = was.limited.clone();
+                (bridge.limited, bridge.gone) = (was.limited.clone(), was.gone.clone());
             }
         }
     }
@@ -139,6 +139,8 @@ impl Switch {
             fdb: Default::default(),
             groups: Default::default(),
             limited: Default::default(),
+            gone: Default::default(),
+            missed: Default::default(),
         };
         if at == bridges.len() {
             bridges.push(None);

@@ -41,6 +41,7 @@ fn secure(lab: &Lab) -> Result<(Daemon, Host, Host)> {
 
 fn forward(lab: &Lab) -> Result<()> {
     let (daemon, h1, h2) = secure(lab)?;
+    daemon.run("add-flow br0 in_port=local,actions=drop")?;
     daemon.run("add-flow br0 in_port=h1,actions=output:h2")?;
     h1.cannot_reach(&h2.address)?;
     daemon.run("add-flow br0 in_port=h2,actions=output:h1")?;
@@ -58,6 +59,17 @@ fn forward(lab: &Lab) -> Result<()> {
     to.until_mark("<end>")?;
     wait::until("501 packets are counted", || Ok(packets()? >= before + 501))?;
     ensure!(packets()? < before + 520, "more packets are counted than were sent");
+    // The table has looked up those and, before there was a flow, others; it counts flows that go.
+    let table = || daemon.json("dump-tables br0").map(|t| t["tables"][0].clone());
+    let counts = table()?;
+    let (lookups, matched) = (counts["lookups"].as_u64(), counts["matched"].as_u64());
+    ensure!(matched >= Some(before + 501) && lookups > matched, "{counts}");
+    daemon.run("del-flows br0 in_port=h1")?;
+    let counts = table()?;
+    ensure!(
+        counts["matched"].as_u64() >= matched && counts["packets"].as_u64() < matched,
+        "{counts}"
+    );
     Ok(())
 }
 

@@ -31,12 +31,15 @@ pub(super) fn diff(report: &FlowsDiff, paint: Paint) -> String {
 }
 
 pub(super) fn tables(report: &TablesReport) -> String {
-    let mut table = Table::new(&[">TABLE", ">FLOWS", ">MASKS", ">PACKETS", ">BYTES"]);
+    let mut table =
+        Table::new(&[">TABLE", ">FLOWS", ">MASKS", ">LOOKUPS", ">MATCHED", ">PACKETS", ">BYTES"]);
     for t in &report.tables {
         table.row(vec![
             t.table.into(),
             t.flows.into(),
             t.masks.into(),
+            t.lookups.into(),
+            t.matched.into(),
             t.packets.into(),
             t.bytes.into(),
         ]);

@@ -66,9 +66,14 @@ impl<'a> Ctx<'a> {
             true => self.search_original(table),
         };
         self.out.visits.push(visit);
-        if let Some(r) = rule {
-            self.out.rules.push(r.clone());
-            self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
+        match rule {
+            Some(r) => {
+                self.out.rules.push(r.clone());
+                self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
+            }
+            None => {
+                self.out.counters.extend(self.bridge.missed.of(table).cloned());
+            }
         }
         self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
         rule
