@@ -11,6 +11,7 @@ mod text;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::config::router::Proto;
 use crate::error::{CtlError, quoted};
 
 /// Most commands in one transaction.
@@ -163,6 +164,9 @@ pub enum Command {
         bridge: String,
         #[serde(default, rename = "match")]
         matches: Option<String>,
+        /// Of the router of that name, as it was compiled.
+        #[serde(default)]
+        internal: bool,
         /// Ports by name.
         #[serde(default)]
         names: bool,
@@ -301,6 +305,101 @@ pub enum Command {
         #[serde(default)]
         bridge: Option<String>,
     },
+    AddRouter {
+        router: String,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelRouter {
+        router: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    ListRouters {},
+    ShowRouter {
+        router: String,
+    },
+    AddRouterPort {
+        router: String,
+        bridge: String,
+        port: String,
+        /// `ip=`, `mac=`, `mtu=`, `tag=`.
+        settings: Vec<String>,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelRouterPort {
+        router: String,
+        port: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    SetGateway {
+        router: String,
+        bridge: String,
+        port: String,
+        /// The same and `via=`.
+        settings: Vec<String>,
+    },
+    DelGateway {
+        router: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    AddRoute {
+        router: String,
+        prefix: String,
+        via: String,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelRoute {
+        router: String,
+        prefix: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    AddSnat {
+        router: String,
+        prefix: String,
+        address: String,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelSnat {
+        router: String,
+        prefix: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    AddFloatingIp {
+        router: String,
+        external: String,
+        internal: String,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelFloatingIp {
+        router: String,
+        external: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    AddDnat {
+        router: String,
+        proto: Proto,
+        external: String,
+        internal: String,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    DelDnat {
+        router: String,
+        proto: Proto,
+        external: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
     Workers {},
     Version {},
     LogLevel {
@@ -375,6 +474,22 @@ pub const NAMES: &[&str] = &[
     "neigh-add",
     "neigh-del",
     "neigh-show",
+    "add-router",
+    "del-router",
+    "list-routers",
+    "show-router",
+    "add-router-port",
+    "del-router-port",
+    "set-gateway",
+    "del-gateway",
+    "add-route",
+    "del-route",
+    "add-snat",
+    "del-snat",
+    "add-floating-ip",
+    "del-floating-ip",
+    "add-dnat",
+    "del-dnat",
     "workers",
     "version",
     "log-level",
@@ -394,8 +509,23 @@ impl Command {
             | Self::RouteAdd { .. }
             | Self::RouteDel { .. }
             | Self::NeighAdd { .. }
-            | Self::NeighDel { .. } => Kind::Change,
+            | Self::NeighDel { .. }
+            | Self::AddRouter { .. }
+            | Self::DelRouter { .. }
+            | Self::AddRouterPort { .. }
+            | Self::DelRouterPort { .. }
+            | Self::SetGateway { .. }
+            | Self::DelGateway { .. }
+            | Self::AddRoute { .. }
+            | Self::DelRoute { .. }
+            | Self::AddSnat { .. }
+            | Self::DelSnat { .. }
+            | Self::AddFloatingIp { .. }
+            | Self::DelFloatingIp { .. }
+            | Self::AddDnat { .. }
+            | Self::DelDnat { .. } => Kind::Change,
             Self::ListBr {}
+            | Self::ListRouters {}
             | Self::BrExists { .. }
             | Self::ListPorts { .. }
             | Self::PortToBr { .. }
@@ -434,7 +564,31 @@ impl Command {
             | Self::Tunnels { .. }
             | Self::RouteShow {}
             | Self::NeighShow { .. }
+            | Self::ShowRouter { .. }
             | Self::Workers {} => Kind::Runtime,
+        }
+    }
+
+    /// The router that a command is about; empty for the list of all.
+    pub fn router(&self) -> Option<&str> {
+        match self {
+            Self::AddRouter { router, .. }
+            | Self::DelRouter { router, .. }
+            | Self::ShowRouter { router }
+            | Self::AddRouterPort { router, .. }
+            | Self::DelRouterPort { router, .. }
+            | Self::SetGateway { router, .. }
+            | Self::DelGateway { router, .. }
+            | Self::AddRoute { router, .. }
+            | Self::DelRoute { router, .. }
+            | Self::AddSnat { router, .. }
+            | Self::DelSnat { router, .. }
+            | Self::AddFloatingIp { router, .. }
+            | Self::DelFloatingIp { router, .. }
+            | Self::AddDnat { router, .. }
+            | Self::DelDnat { router, .. } => Some(router),
+            Self::ListRouters {} => Some(""),
+            _ => None,
         }
     }
 
@@ -451,7 +605,7 @@ impl Command {
             | Self::DelFlows { bridge, .. }
             | Self::ReplaceFlows { bridge, .. }
             | Self::DiffFlows { bridge, .. }
-            | Self::DumpFlows { bridge, .. }
+            | Self::DumpFlows { bridge, internal: false, .. }
             | Self::DumpTables { bridge }
             | Self::DumpAggregate { bridge, .. }
             | Self::AddGroup { bridge, .. }

@@ -5,6 +5,7 @@
 mod conntrack;
 mod flow;
 mod tunnel;
+pub mod router;
 
 use std::collections::BTreeMap;
 

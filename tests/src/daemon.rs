@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cmd::{self, Output};
-use crate::lab::Lab;
+use crate::lab::{Lab, Node};
 use crate::wait;
 
 /// The path of one of the switch's programs: beside this one.
@@ -25,6 +25,8 @@ pub fn program(name: &str) -> PathBuf {
 pub struct Daemon {
     child: Child,
     args: Vec<String>,
+    /// The network namespace that it runs in, if it is not the test's.
+    node: Option<String>,
     pub run_dir: PathBuf,
     pub state_dir: PathBuf,
     pub log: PathBuf,
@@ -42,18 +44,28 @@ impl Daemon {
         daemon.ready()
     }
 
+    /// Start one in a network namespace of its own, under the namespace's name.
+    pub fn start_on(lab: &Lab, node: &Node, args: &[&str]) -> Result<Self> {
+        Self::spawn_on(lab, Some(node), &node.name, args)?.ready()
+    }
+
     /// Start one without waiting for it.
     pub fn spawn(lab: &Lab, name: &str, args: &[&str]) -> Result<Self> {
+        Self::spawn_on(lab, None, name, args)
+    }
+
+    fn spawn_on(lab: &Lab, node: Option<&Node>, name: &str, args: &[&str]) -> Result<Self> {
+        let node = node.map(|n| n.name.clone());
         let run_dir = lab.dir().join(name).join("run");
         let state_dir = lab.dir().join(name).join("state");
         let log = lab.dir().join(format!("{name}.log"));
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let child = launch(&run_dir, &state_dir, &log, &args)?;
+        let child = launch(node.as_deref(), &run_dir, &state_dir, &log, &args)?;
         let mut known = lab.run_dirs.borrow_mut();
         if !known.contains(&run_dir) {
             known.push(run_dir.clone());
         }
-        Ok(Self { child, args, run_dir, state_dir, log })
+        Ok(Self { child, args, node, run_dir, state_dir, log })
     }
 
     /// Wait until it answers.
@@ -74,7 +86,8 @@ impl Daemon {
     /// Start it again after it ended, on the same directories, and wait until it answers.
     pub fn again(mut self) -> Result<Self> {
         ensure!(self.ended()?, "the daemon still runs");
-        self.child = launch(&self.run_dir, &self.state_dir, &self.log, &self.args)?;
+        let node = self.node.as_deref();
+        self.child = launch(node, &self.run_dir, &self.state_dir, &self.log, &self.args)?;
         self.ready()
     }
 
@@ -176,9 +189,23 @@ impl Drop for Daemon {
     }
 }
 
-fn launch(run: &Path, state: &Path, log: &Path, args: &[String]) -> Result<Child> {
+fn launch(
+    node: Option<&str>,
+    run: &Path,
+    state: &Path,
+    log: &Path,
+    args: &[String],
+) -> Result<Child> {
     let out = File::options().create(true).append(true).open(log)?;
-    let mut command = Command::new(program("vswitchd"));
+    let mut command = match node {
+        None => Command::new(program("vswitchd")),
+        Some(node) => {
+            // `ip` becomes the daemon, so the child is the daemon.
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", node]).arg(program("vswitchd"));
+            command
+        }
+    };
     command.arg("--run-dir").arg(run).arg("--state-dir").arg(state);
     if !args.iter().any(|arg| arg == "--umem") {
         command.args(["--umem", "64M"]);

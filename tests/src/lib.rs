@@ -11,10 +11,12 @@
 
 pub mod bpf;
 pub mod cases;
+pub mod cloud;
 pub mod cmd;
 pub mod daemon;
 pub mod demo;
 pub mod frame;
+pub mod http;
 pub mod lab;
 pub mod monitor;
 pub mod ovs;

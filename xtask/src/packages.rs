@@ -35,6 +35,7 @@ pub const TESTS: &[Need] = &[
     need("dig", "bind9-dnsutils"),
     need("nft", "nftables"),
     need("tshark", "tshark"),
+    need("udhcpc", "udhcpc"),
 ];
 
 /// The stock switches and the tools that the benches compare and count with.

@@ -13,6 +13,7 @@ use clap_complete::Shell;
 mod conntrack;
 mod flow;
 mod paths;
+mod router;
 
 use super::help;
 use crate::command::{Command, Record};
@@ -23,6 +24,7 @@ pub(super) use conntrack::Listing;
 pub(super) use flow::File;
 use flow::FlowVerb;
 use paths::{NeighVerb, RouteVerb};
+use router::RouterVerb;
 
 /// Options for the whole call.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,10 +88,10 @@ struct Args {
     /// Seconds to wait for the daemon; 0: without end
     #[arg(long, value_name = "S", global = true, help_heading = COMMON, default_value = "60", value_parser = seconds)]
     timeout: Duration,
-    /// With add-br and add-port: what exists already is no error
+    /// With commands that add: what exists already is no error
     #[arg(long, global = true, help_heading = COMMON)]
     may_exist: bool,
-    /// With del-br, del-port, set, get and clear: what does not exist is no error
+    /// With commands that remove, and set, get and clear: what does not exist is no error
     #[arg(long, global = true, help_heading = COMMON)]
     if_exists: bool,
     /// Print the version of vswitchctl ("vswitchctl version" asks the daemon too)
@@ -258,6 +260,8 @@ enum Verb {
     },
     #[command(flatten)]
     Flow(FlowVerb),
+    #[command(flatten)]
+    Router(RouterVerb),
     /// Show packets for a controller and flows that go, as it happens
     #[command(after_help = "Example:
   vswitchctl monitor br0")]
@@ -478,19 +482,27 @@ fn to_command(
     may_exist: bool,
     if_exists: bool,
 ) -> Result<(Command, Option<File>), clap::Error> {
-    let takes_may = matches!(verb, Verb::AddBr { .. } | Verb::AddPort { .. });
-    let takes_if = matches!(
-        verb,
-        Verb::DelBr { .. }
-            | Verb::DelPort { .. }
-            | Verb::Set { .. }
-            | Verb::Get { .. }
-            | Verb::Clear { .. }
-    );
+    let router = match &verb {
+        Verb::Router(verb) => Some(verb),
+        _ => None,
+    };
+    let takes_may = matches!(verb, Verb::AddBr { .. } | Verb::AddPort { .. })
+        || router.is_some_and(RouterVerb::takes_may_exist);
+    let takes_if = router.is_some_and(RouterVerb::takes_if_exists)
+        || matches!(
+            verb,
+            Verb::DelBr { .. }
+                | Verb::DelPort { .. }
+                | Verb::Set { .. }
+                | Verb::Get { .. }
+                | Verb::Clear { .. }
+        );
     if (may_exist && !takes_may) || (if_exists && !takes_if) {
         let (flag, takers) = match may_exist && !takes_may {
-            true => ("--may-exist", "add-br and add-port"),
-            false => ("--if-exists", "del-br, del-port, set, get and clear"),
+            true => ("--may-exist", "add-br, add-port and what adds to routers"),
+            false => {
+                ("--if-exists", "del-br, del-port, set, get, clear and what removes from routers")
+            }
         };
         return Err(usage(ErrorKind::ArgumentConflict, &format!("{flag} goes with {takers}")));
     }
@@ -527,6 +539,7 @@ fn to_command(
         Verb::Version => Command::Version {},
         Verb::LogLevel { level } => Command::LogLevel { level },
         Verb::Flow(verb) => return Ok(flow::to_command(verb)),
+        Verb::Router(verb) => router::to_command(verb, may_exist, if_exists),
         Verb::Monitor { .. } => {
             return Err(usage(ErrorKind::ArgumentConflict, "monitor stands alone"));
         }

@@ -3,6 +3,7 @@
 pub(super) mod conntrack;
 pub(super) mod flow;
 mod tunnel;
+mod router;
 
 use std::fmt::Write;
 
@@ -28,6 +29,8 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
     match command {
         Command::ListBr {} => names(raw, "bridges"),
         Command::ListPorts { .. } => names(raw, "ports"),
+        Command::ListRouters {} => names(raw, "routers"),
+        Command::ShowRouter { .. } => Ok(router::router(&read(raw)?)),
         Command::PortToBr { .. } => {
             let json: Json = read(raw)?;
             Ok(json["bridge"].as_str().map(|b| format!("{b}\n")).unwrap_or_default())
@@ -98,7 +101,21 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         | Command::ModGroup { .. }
         | Command::DelGroups { .. }
         | Command::InsertBuckets { .. }
-        | Command::RemoveBuckets { .. } => Ok(String::new()),
+        | Command::RemoveBuckets { .. }
+        | Command::AddRouter { .. }
+        | Command::DelRouter { .. }
+        | Command::AddRouterPort { .. }
+        | Command::DelRouterPort { .. }
+        | Command::SetGateway { .. }
+        | Command::DelGateway { .. }
+        | Command::AddRoute { .. }
+        | Command::DelRoute { .. }
+        | Command::AddSnat { .. }
+        | Command::DelSnat { .. }
+        | Command::AddFloatingIp { .. }
+        | Command::DelFloatingIp { .. }
+        | Command::AddDnat { .. }
+        | Command::DelDnat { .. } => Ok(String::new()),
     }
 }
 

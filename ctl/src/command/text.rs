@@ -1,5 +1,7 @@
 //! Commands as they would be typed, for messages and the log.
 
+mod router;
+
 use super::Command;
 use crate::error::quoted;
 
@@ -146,6 +148,7 @@ impl Command {
             }
             Self::Workers {} => drop(words.word("workers")),
             Self::Version {} => drop(words.word("version")),
+            router => router::words(router, &mut words),
         }
         words.0.join(" ")
     }

@@ -50,6 +50,7 @@ pub fn apply(config: &mut Config, command: &Command) -> Result<Json, CtlError> {
             Ok(json!({"ports": config.bridge(bridge)?.ports.keys().collect::<Vec<_>>()}))
         }
         Command::PortToBr { port } => Ok(json!({"bridge": config.port(port)?.0})),
+        other if other.router().is_some() => super::routers::apply(config, other),
         other => Err(CtlError::internal(format!("{} is no configuration command", other.text()))),
     }
 }
@@ -166,6 +167,12 @@ fn del_port(
         return Err(CtlError::not_found(format!(
             "port \"{name}\" is not in bridge \"{bridge}\" but in \"{holder}\""
         )));
+    }
+    if let Some((router, _)) = config.routers.iter().find(|(_, r)| r.ports.contains_key(name)) {
+        let message = format!("port \"{name}\" belongs to router \"{router}\"");
+        return Err(
+            CtlError::invalid(message).with_hint(format!("del-router-port {router} {name}"))
+        );
     }
     config.bridge_mut(&holder)?.ports.remove(name);
     Ok(true)

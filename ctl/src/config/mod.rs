@@ -1,5 +1,5 @@
 //! What is configured: bridges, their ports, the settings of both, the OpenFlow port numbers, and limits
-//! and timeouts of connections.
+//! and timeouts of connections; routers.
 //!
 //! Plain data. A change is made on a copy ([`apply`]), which then is numbered and checked whole
 //! ([`Config::finish`]) before anyone else sees it; the control thread is the only writer. Knows nothing
@@ -9,6 +9,8 @@ mod apply;
 mod conntrack;
 mod diff;
 mod paths;
+pub mod router;
+mod routers;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ pub use apply::apply;
 pub use conntrack::Conntrack;
 pub use diff::{Change, changes};
 pub use paths::{Paths, Route};
+pub use router::{Router, RouterPort};
 
 use crate::error::{CtlError, quoted};
 use crate::schema::{BridgeSettings, PortSettings, PortType};
@@ -48,6 +51,9 @@ pub struct Config {
     /// Ways of tunnels.
     #[serde(default, skip_serializing_if = "Paths::is_empty")]
     pub paths: Paths,
+    /// By name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub routers: BTreeMap<String, Router>,
 }
 
 /// One bridge.

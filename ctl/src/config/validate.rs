@@ -39,6 +39,7 @@ pub(super) fn validate(config: &Config) -> Result<Vec<String>, CtlError> {
     distinct_tunnels(config)?;
     config.conntrack.validate()?;
     super::paths::validate(config)?;
+    config.validate_routers()?;
     Ok(warnings)
 }
 

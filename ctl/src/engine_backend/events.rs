@@ -21,7 +21,11 @@ impl EngineBackend {
                     self.switch.fdb_learn(bridge, vlan, mac, port, now);
                 }
                 Event::LearnFlow { bridge, flow } => self.switch.learn_flow(bridge, &flow, now),
-                Event::PacketIn(p) => self.packet_in(&p.0, &p.1),
+                Event::PacketIn(p) => {
+                    if !self.router_packet(&p.0, &p.1) {
+                        self.packet_in(&p.0, &p.1);
+                    }
+                }
                 Event::NeedNeighbour(target) => self.below.want(target),
                 Event::Heard { link, frame } => self.hear_neighbour(link, &frame),
                 Event::PortGone(dp) => self.port_gone(dp),

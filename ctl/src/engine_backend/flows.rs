@@ -110,8 +110,15 @@ pub(super) fn read(config: &Config, command: &Command) -> Result<Option<Wanted>,
         Command::DiffFlows { bridge, flows: text } => {
             Wanted::Diff(only_additions(flows(bridge, text, Do::Add)?, text)?)
         }
-        Command::DumpFlows { bridge, matches, names, no_stats, sort } => Wanted::Dump {
-            filter: filter(bridge, matches)?,
+        Command::DumpFlows { bridge, matches, internal, names, no_stats, sort } => Wanted::Dump {
+            filter: match internal {
+                true => {
+                    config.router(bridge)?;
+                    let text = matches.as_deref().unwrap_or_default();
+                    parse_filter(text, &NoNames).map_err(|e| refused("match", &e))?
+                }
+                false => filter(bridge, matches)?,
+            },
             names: *names,
             no_stats: *no_stats,
             sort: sort.iter().map(|s| sort_key(s)).collect::<Result<_, _>>()?,
@@ -162,7 +169,14 @@ impl EngineBackend {
         wanted: Wanted,
     ) -> Result<Box<RawValue>, CtlError> {
         let now = self.now();
-        let id = self.bridge_id(bridge)?;
+        let id = match command {
+            Command::DumpFlows { bridge: router, internal: true, .. } => self.router_bridge(router),
+            _ => None,
+        };
+        let (bridge, id) = match (id, command) {
+            (Some(id), Command::DumpFlows { bridge, .. }) => (bridge.as_str(), id),
+            _ => (bridge, self.bridge_id(bridge)?),
+        };
         match wanted {
             Wanted::Mods(mods) => {
                 let done = self.switch.apply_flow_mods(id, &mods, now);

@@ -13,6 +13,7 @@ mod monitor;
 mod neighbours;
 mod ports;
 mod reports;
+mod routers;
 mod text;
 mod trace;
 mod trace_inside;
@@ -63,6 +64,7 @@ pub struct EngineBackend {
     removed: Vec<(BridgeId, Removed)>,
     monitors: monitor::Monitors,
     zone_policies: conntrack::ZonePolicies,
+    routers: routers::Routers,
     connections_watched: bool,
     /// Notices of connections that had been lost when somebody was told last.
     notices_lost: u64,
@@ -95,6 +97,7 @@ impl EngineBackend {
             removed: Vec::new(),
             monitors: monitor::Monitors::default(),
             zone_policies: Default::default(),
+            routers: Default::default(),
             connections_watched: false,
             notices_lost: 0,
         })
@@ -205,7 +208,7 @@ impl EngineBackend {
         restore: bool,
         warnings: &mut Vec<String>,
     ) -> Result<(), CtlError> {
-        if new.port_type() == PortType::Patch {
+        if new.port_type().is_joint() {
             // Both ends are joined once all ports are known.
             return Ok(());
         }
@@ -235,7 +238,7 @@ impl EngineBackend {
         restore: bool,
         warnings: &mut Vec<String>,
     ) -> Result<(), CtlError> {
-        if new.port_type() == PortType::Patch {
+        if new.port_type().is_joint() {
             if old.ofport != new.ofport {
                 self.del_port(bridge, name, old)?;
             }
@@ -334,6 +337,7 @@ impl Backend for EngineBackend {
     ) -> Result<Vec<String>, CtlError> {
         self.configure_paths(new)?;
         let steps = changes(old, new);
+        let routers = Self::compile_routers(new)?;
         let mut warnings = Vec::new();
         for (i, step) in steps.iter().enumerate() {
             if let Err(e) = self.carry_out(step, restore, &mut warnings) {
@@ -345,6 +349,7 @@ impl Backend for EngineBackend {
             }
         }
         self.join_patches(new)?;
+        self.set_routers(new, routers)?;
         self.below.touch();
         self.follow_kernel();
         self.publish()?;
@@ -360,6 +365,9 @@ impl Backend for EngineBackend {
         flows::read(config, command)?;
         groups::read(config, command)?;
         trace::read(config, command)?;
+        if let Some(router) = command.router() {
+            config.router(router)?;
+        }
         conntrack::check(command)
     }
 
@@ -378,6 +386,9 @@ impl Backend for EngineBackend {
         }
         if let Some(wanted) = trace::read(config, command)? {
             return self.trace(config, bridge, wanted);
+        }
+        if let Command::ShowRouter { router } = command {
+            return crate::backend::answer(&self.router_report(config, router)?);
         }
         if let Some(done) = self.connections(config, command)? {
             return Ok(done);
@@ -422,10 +433,12 @@ impl Backend for EngineBackend {
             self.last_second = now;
             self.every_second();
         }
+        let routers = self.tick_routers();
         if let Err(e) = self.publish() {
             tracing::error!("{e}");
         }
-        Duration::from_millis(if self.connections_watched { 20 } else { 500 })
+        let wait = Duration::from_millis(if self.connections_watched { 20 } else { 500 });
+        routers.map_or(wait, |due| wait.min(due))
     }
 
     fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {

@@ -5,12 +5,13 @@
 //! are learned, counters) is done here.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flow::{Field, FlowKey, Match, word};
-use ofproto::action::{Action, OfPort};
-use ofproto::program::{CtStep, DpAction, DpPort};
+use ofproto::action::{Action, IcmpSays, OfPort};
+use ofproto::program::{CtStep, DpAction, DpPort, IcmpStep};
 use ofproto::recirc::Recirculation;
 use ofproto::snapshot::{Bridge, BridgeId, PortKind};
 use ofproto::text::{
@@ -378,7 +379,10 @@ fn come_back(
             DpAction::CtClear => (word::CT..word::TUN_ID).for_each(|w| key.set_word(w, 0)),
             DpAction::Clone(steps) => come_back(steps, &mut key.clone(), ct_next, waiting),
             DpAction::Recirculate(state) => waiting.push_back((state.clone(), key.clone())),
-            DpAction::Output(_)
+            DpAction::IcmpError(error) => become_error(error, key),
+            // A trace knows no packet that is too large.
+            DpAction::IfLarger(..)
+            | DpAction::Output(_)
             | DpAction::TunnelPush(_)
             | DpAction::TunnelPop(_)
             | DpAction::AwaitNeighbour(..)
@@ -390,6 +394,34 @@ fn come_back(
             | DpAction::Drop(_) => {}
         }
     }
+}
+
+/// The key of an ICMP error about the packet that had this one.
+fn become_error(error: &IcmpStep, key: &mut FlowKey) {
+    let v6 = error.from.is_ipv6();
+    let (time, unreachable, too_big) = if v6 { (3, 1, 2) } else { (11, 3, 3) };
+    let (ty, code): (u8, u8) = match (error.says, v6) {
+        (IcmpSays::TimeExceeded, _) => (time, 0),
+        (IcmpSays::NoRoute, _) => (unreachable, 0),
+        (IcmpSays::NoHost, _) => (unreachable, if v6 { 3 } else { 1 }),
+        (IcmpSays::NoPort, _) => (unreachable, if v6 { 4 } else { 3 }),
+        (IcmpSays::TooBig(_), _) => (too_big, if v6 { 0 } else { 4 }),
+    };
+    match error.from {
+        IpAddr::V4(from) => {
+            key.set(Field::NwDst, key.get(Field::NwSrc));
+            key.set(Field::NwSrc, u32::from(from).into());
+        }
+        IpAddr::V6(from) => {
+            key.set(Field::Ipv6Dst, key.get(Field::Ipv6Src));
+            key.set(Field::Ipv6Src, u128::from(from));
+        }
+    }
+    key.set(Field::NwProto, if v6 { 58 } else { 1 });
+    key.set(Field::NwTtl, 64);
+    key.set(Field::TpSrc, ty.into());
+    key.set(Field::TpDst, code.into());
+    (word::CT..word::TUN_ID).for_each(|w| key.set_word(w, 0));
 }
 
 /// What tracking is taken to say.

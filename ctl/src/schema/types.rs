@@ -83,6 +83,8 @@ text_enum!(
         Ip6gre = "ip6gre",
         /// A Geneve tunnel (RFC 8926).
         Geneve = "geneve",
+        /// A router's port on a bridge; made by `add-router-port` and `set-gateway` only.
+        Router = "router",
     }
 );
 
@@ -97,10 +99,17 @@ impl PortType {
         matches!(self, Self::Vxlan | Self::Gre | Self::Ip6gre | Self::Geneve)
     }
 
+    /// True for ports that lead into another bridge, and exist in translation only.
+    pub const fn is_joint(self) -> bool {
+        matches!(self, Self::Patch | Self::Router)
+    }
+
     /// Reads a `type` column. `system` and `""` are what stock tools write for an existing device.
     pub fn parse_column(text: &str) -> Option<Self> {
         match text {
             "" | "system" => Some(Self::Afxdp),
+            // Without a router there is nothing behind it.
+            "router" => None,
             other => Self::parse(other),
         }
     }
@@ -113,6 +122,11 @@ pub struct Mac([u8; 6]);
 impl Mac {
     pub const fn bytes(self) -> [u8; 6] {
         self.0
+    }
+
+    /// A locally administered address that ends in these bytes.
+    pub const fn local([b, c, d, e, f]: [u8; 5]) -> Self {
+        Self([0x02, b, c, d, e, f])
     }
 }
 

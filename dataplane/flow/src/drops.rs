@@ -52,7 +52,7 @@ drops! {
     TunnelMalformed "tunnel_malformed" "The outer header of a tunnel packet is malformed.";
     TunnelChecksum "tunnel_checksum" "The outer UDP or GRE checksum is wrong.";
     TunnelEcn "tunnel_ecn" "The outer header says congestion and the inner is not ECN-capable (RFC 6040).";
-    NoRoute "no_route" "There is no route to the tunnel's remote address.";
+    NoRoute "no_route" "There is no route to the destination, or to the tunnel's remote address.";
     NeighbourPending "neighbour_pending" "The next hop's address is not resolved and the queue for it is full.";
     NeighbourFailed "neighbour_failed" "The next hop did not answer.";
     TunnelLoop "tunnel_loop" "The tunnel's route leads back into the tunnel.";
@@ -60,6 +60,10 @@ drops! {
     CtFull "ct_full" "The connection table, or the zone's share of it, is full.";
     NatExhausted "nat_exhausted" "No translated address and port was free.";
     FragmentLimit "fragment_limit" "A fragment was dropped: limit, overlap or time-out of reassembly.";
+    Martian "martian" "A router got a source or destination address that cannot be on a network.";
+    Spoofed "spoofed" "The source address does not belong behind the port that the packet came by.";
+    NotForRouter "not_for_router" "A router's port saw a frame that was not for the router.";
+    RouterLocal "router_local" "The packet was for an address of a router, which offers no such service.";
     Meter "meter" "A meter's rate was exceeded.";
     ControllerFull "controller_full" "The queue of packets to the controller was full.";
     RateLimit "rate_limit" "The switch's own replies are rate-limited.";

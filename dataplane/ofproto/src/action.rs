@@ -10,6 +10,10 @@
 //!
 //! Must not know: text, tables' contents, how an action is carried out.
 
+use std::net::IpAddr;
+
+use flow::Drop;
+
 use crate::mf::{Mf, Subfield};
 pub use crate::snapshot::OfPort;
 
@@ -153,6 +157,39 @@ pub enum Action {
     },
     /// Go on in a later table; the action set is done when no table follows.
     GotoTable(u8),
+    /// Only in compiled configuration: the packet's way ends here, for this reason.
+    Refuse(Drop),
+    /// Only in compiled configuration: the packet's sender is told why it was not delivered.
+    IcmpError(Box<IcmpError>),
+}
+
+/// An ICMP error about a packet, in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IcmpError {
+    /// What its sender is told.
+    pub says: IcmpSays,
+    /// Whose address it comes from; of the packet's family.
+    pub from: IpAddr,
+    /// The table in which the error goes on.
+    pub table: u8,
+    /// The packet itself is counted under this.
+    pub why: Drop,
+}
+
+/// What ICMP says of a packet that was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IcmpSays {
+    /// Its time to live is over.
+    TimeExceeded,
+    /// There is no route.
+    NoRoute,
+    /// The next hop does not answer.
+    NoHost,
+    /// Nobody listens there.
+    NoPort,
+    /// It is larger than this, counted from the IP header, and must not be cut; a packet that fits
+    /// goes on with the next action.
+    TooBig(u16),
 }
 
 /// How the setting of a field was spelled.
@@ -424,6 +461,7 @@ impl Action {
             Action::Note(b) => b.len(),
             Action::Clone(a) | Action::WriteActions(a) => list(a),
             Action::Ct(ct) => size_of::<Ct>() + list(&ct.exec),
+            Action::IcmpError(_) => size_of::<IcmpError>(),
             _ => 0,
         }
     }

@@ -57,6 +57,11 @@ pub enum DpAction {
     Hear(u32),
     /// Hand a copy to the control side.
     Controller(std::sync::Arc<ToController>),
+    /// Put an ICMP error in the packet's place, which goes on with the following steps.
+    IcmpError(Box<IcmpStep>),
+    /// If the packet, from its IP header on, has more bytes than this: do these steps, and no
+    /// others.
+    IfLarger(u16, Box<[DpAction]>),
     /// The packet ends here, for this reason. Only as the last step.
     Drop(Drop),
 }
@@ -70,6 +75,17 @@ pub struct Push {
     pub max_frame: u32,
     /// The tunnel's.
     pub counters: std::sync::Arc<crate::underlay::TunnelCounters>,
+}
+
+/// An ICMP error to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IcmpStep {
+    /// What it says.
+    pub says: crate::action::IcmpSays,
+    /// Its source address.
+    pub from: std::net::IpAddr,
+    /// The reason that the packet itself is counted under.
+    pub why: Drop,
 }
 
 /// What the tracker is asked.

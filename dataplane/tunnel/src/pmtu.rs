@@ -5,9 +5,12 @@
 //! address that the packet was for, as nothing in between has one, and goes back the way the
 //! packet came: addresses swapped, tags kept.
 //!
+//! The other errors that a router sends about packets ([`answer`]) are made here too.
+//!
 //! Answers are rate-limited by the caller ([`RateLimit`]), quote what arrived and no more than
 //! the standards' limits, and never answer a multicast packet, an error, or a later fragment.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use flow::build::IcmpError;
@@ -56,6 +59,47 @@ pub fn too_big(
 ) -> Result<Vec<u8>, NoAnswer> {
     let l3 = usize::from(off.l3);
     let v6 = key.get64(Field::EthType) == 0x86dd;
+    if off.end == 0 {
+        return Err(NoAnswer::NotIp);
+    }
+    if !may_tell(data, off, v6) {
+        return Err(NoAnswer::MayFragment);
+    }
+    let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
+    let mtu = max_frame.saturating_sub(l3).max(least).min(usize::from(u16::MAX));
+    if usize::from(off.end) - l3 <= mtu {
+        return Err(NoAnswer::TooSmall);
+    }
+    let from: IpAddr = if v6 {
+        Ipv6Addr::from(key.get(Field::Ipv6Dst)).into()
+    } else {
+        Ipv4Addr::from(key.get64(Field::NwDst) as u32).into()
+    };
+    answer(data, off, key, &IcmpError::too_big(v6, mtu as u16), from)
+}
+
+/// Whether the sender of an IP packet forbids that it is cut (RFC 791; always so for IPv6), and so
+/// wants to know what fits.
+pub fn may_tell(data: &[u8], off: &Offsets, v6: bool) -> bool {
+    const DF: u8 = 0x40;
+    v6 || data.get(usize::from(off.l3) + 6).is_some_and(|b| b & DF != 0)
+}
+
+/// The frame that tells a packet's sender of an error, from an address of its family: addresses of
+/// the Ethernet header swapped, tags kept. `data` is the frame's first buffer, `off` and `key`
+/// what extraction said of it.
+///
+/// # Errors
+/// Why it is not to be answered.
+pub fn answer(
+    data: &[u8],
+    off: &Offsets,
+    key: &FlowKey,
+    error: &IcmpError,
+    from: IpAddr,
+) -> Result<Vec<u8>, NoAnswer> {
+    let l3 = usize::from(off.l3);
+    let v6 = key.get64(Field::EthType) == 0x86dd;
     let ip = data.get(l3..).filter(|_| off.end != 0).ok_or(NoAnswer::NotIp)?;
     // The type stands before the IP header, behind any tags; SNAP has a length somewhere.
     let tags = key.get(Field::VlanTci).min(1) + key.get(Field::Vlan1Tci).min(1);
@@ -71,30 +115,22 @@ pub fn too_big(
     if is_icmp_error(key) {
         return Err(NoAnswer::Error);
     }
-    const DF: u8 = 0x40;
-    if !v6 && ip.get(6).is_none_or(|b| b & DF == 0) {
-        return Err(NoAnswer::MayFragment);
-    }
-    let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
-    let mtu = max_frame.saturating_sub(l3).max(least).min(usize::from(u16::MAX));
-    if usize::from(off.end) - l3 <= mtu {
-        return Err(NoAnswer::TooSmall);
-    }
     let quoted = &ip[..ip.len().min(usize::from(off.end) - l3)];
-    let error = IcmpError::too_big(v6, mtu as u16);
     const TTL: u8 = 64;
-    let answer = if v6 {
-        let (src, dst) = (key.get(Field::Ipv6Dst), key.get(Field::Ipv6Src));
-        error.packet_v6(src, dst, TTL, quoted)
-    } else {
-        let (src, dst) = (key.get64(Field::NwDst), key.get64(Field::NwSrc));
-        error.packet_v4(src as u32, dst as u32, TTL, quoted)
+    let packet = match (from, v6) {
+        (IpAddr::V6(from), true) => {
+            error.packet_v6(from.into(), key.get(Field::Ipv6Src), TTL, quoted)
+        }
+        (IpAddr::V4(from), false) => {
+            error.packet_v4(from.into(), key.get64(Field::NwSrc) as u32, TTL, quoted)
+        }
+        _ => return Err(NoAnswer::NotIp),
     };
-    let mut frame = Vec::with_capacity(l3 + answer.len());
+    let mut frame = Vec::with_capacity(l3 + packet.len());
     frame.extend_from_slice(&data[6..12]);
     frame.extend_from_slice(&data[..6]);
     frame.extend_from_slice(&data[12..l3]);
-    frame.extend(answer);
+    frame.extend(packet);
     frame.resize(frame.len().max(flow::build::MIN_FRAME), 0);
     Ok(frame)
 }

@@ -17,6 +17,7 @@ pub mod learning;
 pub mod nat;
 pub mod nat_kernel;
 pub mod ping;
+pub mod routers;
 pub mod socket;
 pub mod tags;
 pub mod tcp;
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Case> {
         nat::CASES,
         nat_kernel::CASES,
         deployment::CASES,
+        routers::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,

@@ -90,6 +90,7 @@ pub(super) enum FlowVerb {
     #[command(after_help = "Examples:
   vswitchctl dump-flows br0
   vswitchctl dump-flows br0 table=0,ip --names
+  vswitchctl dump-flows --internal r1
   vswitchctl dump-flows br0 --no-stats --rsort=priority --sort=nw_dst")]
     DumpFlows {
         /// A bridge
@@ -98,6 +99,9 @@ pub(super) enum FlowVerb {
         /// Which flows
         #[arg(value_name = "MATCH")]
         matches: Option<String>,
+        /// BR is a router: the flows that it was compiled to
+        #[arg(long, conflicts_with = "names")]
+        internal: bool,
         /// Ports by name
         #[arg(long)]
         names: bool,
@@ -307,10 +311,19 @@ pub(super) fn to_command(verb: FlowVerb) -> (Command, Option<File>) {
             file(f);
             Command::DiffFlows { bridge, flows: text() }
         }
-        FlowVerb::DumpFlows { bridge, matches, names, no_names: _, no_stats, sort, rsort } => {
+        FlowVerb::DumpFlows {
+            bridge,
+            matches,
+            internal,
+            names,
+            no_names: _,
+            no_stats,
+            sort,
+            rsort,
+        } => {
             let down = rsort.into_iter().map(|f| format!("-{f}"));
             let sort = sort.into_iter().chain(down).collect();
-            Command::DumpFlows { bridge, matches, names, no_stats, sort }
+            Command::DumpFlows { bridge, matches, internal, names, no_stats, sort }
         }
         FlowVerb::DumpTables { bridge } => Command::DumpTables { bridge },
         FlowVerb::DumpAggregate { bridge, matches } => Command::DumpAggregate { bridge, matches },

@@ -529,6 +529,13 @@ impl Transmit {
                     self.send_to_controller(to, &packet, at);
                     Ok(())
                 }
+                DpAction::IcmpError(e) => self.icmp_error(e, &mut packet, at),
+                DpAction::IfLarger(mtu, steps) => {
+                    if at.off.end.saturating_sub(at.off.l3) > *mtu {
+                        return self.run_nested(steps, packet, at, depth + 1);
+                    }
+                    Ok(())
+                }
                 DpAction::Drop(why) => Err(*why),
             };
             if let Err(why) = done {

@@ -10,6 +10,7 @@
 pub mod command;
 mod exec;
 mod fragments;
+mod icmp;
 mod park;
 mod sweep;
 mod tracked;

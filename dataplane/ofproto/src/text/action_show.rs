@@ -10,8 +10,8 @@ use super::match_show::{
 use super::names::{CT_STATE, FRAGS, PortNames, TCP_FLAGS, TUN_FLAGS, show_port};
 use super::subfield;
 use crate::action::{
-    Action, Controller, Ct, Learn, LearnSpec, Nat, NatAddrs, NatChoice, NatKind, OfPort, Reason,
-    SetField, SetForm, Zone,
+    Action, Controller, Ct, IcmpError, IcmpSays, Learn, LearnSpec, Nat, NatAddrs, NatChoice,
+    NatKind, OfPort, Reason, SetField, SetForm, Zone,
 };
 use crate::flowmod::DEFAULT_PRIORITY;
 use crate::mf::{Format, Mf, low128};
@@ -109,7 +109,23 @@ pub fn show_action(out: &mut String, action: &Action, ports: &dyn PortNames) {
             Ok(())
         }
         Action::GotoTable(t) => write!(out, "goto_table:{t}"),
+        Action::Refuse(why) => write!(out, "drop({})", why.name()),
+        Action::IcmpError(e) => return show_icmp_error(out, e),
     };
+}
+
+fn show_icmp_error(out: &mut String, e: &IcmpError) {
+    let says = match e.says {
+        IcmpSays::TimeExceeded => "time_exceeded",
+        IcmpSays::NoRoute => "no_route",
+        IcmpSays::NoHost => "no_host",
+        IcmpSays::NoPort => "no_port",
+        IcmpSays::TooBig(mtu) => {
+            let _ = write!(out, "icmp_error(too_big,mtu={mtu},src={},table={})", e.from, e.table);
+            return;
+        }
+    };
+    let _ = write!(out, "icmp_error({says},src={},table={})", e.from, e.table);
 }
 
 fn show_output(out: &mut String, port: OfPort, max_len: u16, ports: &dyn PortNames) {

@@ -150,6 +150,11 @@ impl<'a> Ctx<'a> {
                 self.write_word(word::METADATA, *value, *mask);
             }
             Action::GotoTable(table) => self.run_table(*table),
+            Action::Refuse(why) => {
+                self.drop(*why);
+                return false;
+            }
+            Action::IcmpError(error) => return self.icmp_error(error),
         }
         true
     }

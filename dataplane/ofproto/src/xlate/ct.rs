@@ -91,9 +91,9 @@ impl Ctx<'_> {
     }
 
     /// A copy of the packet goes on in a table once the datapath has done what came before.
-    fn freeze(&mut self, table: u8) {
+    pub(super) fn freeze(&mut self, table: u8) {
         let state = self.frozen(table, None);
-        self.say(format_args!("the packet goes on in table {table}, tracked"));
+        self.say(format_args!("the packet goes on in table {table} when it comes back"));
         let waiting = Recirculation { id: 0, state };
         self.out.program.push(DpAction::Recirculate(Arc::new(waiting)));
         self.used += 1;

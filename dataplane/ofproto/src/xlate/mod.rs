@@ -20,6 +20,7 @@ mod actions;
 mod commit;
 mod ct;
 mod group;
+mod icmp;
 mod learn;
 mod lookup;
 mod normal;

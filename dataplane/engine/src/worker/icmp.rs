@@ -1,0 +1,53 @@
+//! ICMP errors: a packet that is not delivered makes room for the news of it.
+
+use std::time::Duration;
+
+use afxdp::Packet;
+use flow::build::IcmpError;
+use flow::{Drop, FlowKey, extract};
+use ofproto::action::IcmpSays;
+use ofproto::program::IcmpStep;
+use tunnel::pmtu;
+
+use super::exec::{Transmit, Where};
+use super::tracked::Tracked;
+
+impl Transmit {
+    /// Put an error in the packet's place, and count the packet; an error if there is to be none.
+    #[cold]
+    pub(super) fn icmp_error(
+        &mut self,
+        step: &IcmpStep,
+        packet: &mut Packet,
+        at: &mut Where<'_>,
+    ) -> Result<(), Drop> {
+        let mut key = FlowKey::ZERO;
+        let off = extract(packet.data(), packet.len(), &mut key);
+        let v6 = step.from.is_ipv6();
+        let error = match step.says {
+            IcmpSays::TimeExceeded => IcmpError::time_exceeded(v6),
+            IcmpSays::TooBig(_) if !pmtu::may_tell(packet.data(), &off, v6) => {
+                return Err(step.why);
+            }
+            IcmpSays::TooBig(mtu) => IcmpError::too_big(v6, mtu),
+            IcmpSays::NoRoute => IcmpError { ty: if v6 { 1 } else { 3 }, code: 0, rest: 0 },
+            IcmpSays::NoHost if v6 => IcmpError { ty: 1, code: 3, rest: 0 },
+            IcmpSays::NoHost => IcmpError { ty: 3, code: 1, rest: 0 },
+            IcmpSays::NoPort if v6 => IcmpError { ty: 1, code: 4, rest: 0 },
+            IcmpSays::NoPort => IcmpError { ty: 3, code: 3, rest: 0 },
+        };
+        let Ok(frame) = pmtu::answer(packet.data(), &off, &key, &error, step.from) else {
+            return Err(step.why);
+        };
+        if !self.answers.allow(Duration::from_millis(self.now)) {
+            self.worker().count_drop(Drop::RateLimit, 1);
+            return Err(step.why);
+        }
+        let Some(answer) = self.pool.packet_from(&frame) else { return Err(Drop::NoFrame) };
+        let about = std::mem::replace(packet, answer);
+        self.drop_packet(about, step.why, at);
+        at.off = extract(packet.data(), packet.len(), &mut key);
+        at.tracked = Tracked::Since(None);
+        Ok(())
+    }
+}
