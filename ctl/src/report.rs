@@ -166,6 +166,9 @@ fn bridge_report(
                 report.running.state =
                     if peer.problem.is_none() { LinkState::Up } else { LinkState::Down };
             }
+            if p.port_type() == PortType::Router {
+                report.running.state = LinkState::Up;
+            }
             report
         })
         .collect();

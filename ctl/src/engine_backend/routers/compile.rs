@@ -71,6 +71,14 @@ impl Flows {
         }
     }
 
+    /// A flow for each family.
+    pub(super) fn both(&mut self, table: u8, priority: usize, matches: &str, actions: &str) {
+        for words in [&V4, &V6] {
+            let comma = if matches.is_empty() { "" } else { "," };
+            self.add(table, priority, &format!("{}{comma}{matches}", words.ip), actions);
+        }
+    }
+
     /// A flow that does one thing that text has no words for, then what `actions` say.
     fn first(&mut self, table: u8, priority: usize, matches: &str, action: Action, then: &str) {
         self.add(table, priority, matches, if then.is_empty() { "drop" } else { then });
@@ -438,4 +446,65 @@ pub fn neighbour(port: &RouterPort, target: &Target, hop: Hop) -> Result<Vec<Flo
         }
     }
     flows.done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, apply};
+
+    /// A router with all that there is.
+    fn router() -> Router {
+        let mut config = Config::default();
+        for command in [
+            r#"{"command":"add-br","bridge":"i"}"#,
+            r#"{"command":"add-router","router":"r"}"#,
+            r#"{"command":"add-router-port","router":"r","bridge":"i","port":"a",
+                "settings":["ip=192.168.1.1/24,fd00:1::1/64","tag=1","mtu=1450"]}"#,
+            r#"{"command":"add-router-port","router":"r","bridge":"i","port":"b",
+                "settings":["ip=192.168.2.1/24"]}"#,
+            r#"{"command":"set-gateway","router":"r","bridge":"i","port":"x",
+                "settings":["ip=203.0.113.2/24,2001:db8::2/64","via=203.0.113.1,2001:db8::1"]}"#,
+            r#"{"command":"add-route","router":"r","prefix":"10.0.0.0/8","via":"192.168.2.9"}"#,
+            r#"{"command":"add-snat","router":"r","prefix":"192.168.1.0/24","address":"203.0.113.2"}"#,
+            r#"{"command":"add-floating-ip","router":"r","external":"203.0.113.9","internal":"192.168.1.9"}"#,
+            r#"{"command":"add-floating-ip","router":"r","external":"2001:db8::9","internal":"fd00:1::9"}"#,
+            r#"{"command":"add-dnat","router":"r","proto":"tcp","external":"203.0.113.2:8080",
+                "internal":"192.168.1.8:80"}"#,
+            r#"{"command":"add-dnat","router":"r","proto":"udp","external":"[2001:db8::2]:53",
+                "internal":"[fd00:1::8]:53"}"#,
+        ] {
+            let json = serde_json::from_str(command).expect("json");
+            let command = crate::command::Command::from_json(json).expect("a command");
+            apply(&mut config, &command).expect(&command.text());
+        }
+        config.finish().expect("a good configuration");
+        config.routers["r"].clone()
+    }
+
+    #[test]
+    fn every_flow_is_one_and_no_two_are_the_same() {
+        let flows = compile(&router()).expect("flows");
+        let mut seen = std::collections::HashSet::new();
+        for flow in &flows {
+            let key = (flow.table, flow.priority, flow.matches.clone());
+            assert!(seen.insert(key), "twice: table {:?}, {:?}", flow.table, flow.matches);
+        }
+        assert!(flows.len() > 100);
+        let target = |a: &str| Target { link: 1, address: a.parse().expect("an address") };
+        let port = &router().ports["a"];
+        for hop in [Hop::Known(0x02_0000_0000_01), Hop::Asked, Hop::Silent] {
+            for address in ["192.168.1.7", "fd00:1::7"] {
+                assert!(!neighbour(port, &target(address), hop).expect("flows").is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_tracked_where_nothing_is_translated() {
+        let mut router = router();
+        (router.snat, router.floating, router.dnat) = Default::default();
+        let flows = compile(&router).expect("flows");
+        assert!(!flows.iter().flat_map(|f| f.actions.iter()).any(|a| matches!(a, Action::Ct(_))));
+    }
 }

@@ -31,8 +31,8 @@ pub(super) fn incoming(flows: &mut Flows, plan: &Plan<'_>) {
         flows.add(LOCAL, 100, &to, &track);
     }
     flows.refuse(UNHAIRPIN, 20, "ct_state=+inv+trk", Drop::CtInvalid);
-    flows.add(UNHAIRPIN, 10, "ct_state=+rpl+trk", &format!("set_field:0->reg1,{track}"));
-    flows.add(UNHAIRPIN, 0, "", &track);
+    flows.both(UNHAIRPIN, 10, "ct_state=+rpl+trk", &format!("set_field:0->reg1,{track}"));
+    flows.both(UNHAIRPIN, 0, "", &track);
 
     flows.refuse(DNAT, 100, "ct_state=+inv+trk", Drop::CtInvalid);
     let commit = |to: String| format!("ct(commit,zone={zone},nat(dst={to}),table={ROUTE})");
@@ -92,7 +92,7 @@ pub(super) fn outgoing(flows: &mut Flows, plan: &Plan<'_>) {
     tracked.dedup();
     if let Some(out) = out {
         let error = format!("{out},reg1={IS_ERROR}");
-        flows.add(SNAT, 240, &error, &format!("ct(zone={zone},nat,table={OUT})"));
+        flows.both(SNAT, 240, &error, &format!("ct(zone={zone},nat,table={OUT})"));
         for from in tracked {
             let src = format!("{out},{}={from}", of(from.address).src);
             flows.add(SNAT, 100, &src, &format!("ct(zone={zone},nat,table={SNAT_NEW})"));
