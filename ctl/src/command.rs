@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::config::router::Proto;
+use crate::config::security::Way;
 use crate::error::{CtlError, quoted};
 
 /// Most commands in one transaction.
@@ -393,6 +394,38 @@ pub enum Command {
         #[serde(default)]
         may_exist: bool,
     },
+    /// Who is behind a port; from now on only what its rules allow passes.
+    SecurityGroupSet {
+        port: String,
+        /// `mac=` and `ip=`.
+        settings: Vec<String>,
+    },
+    SecurityGroupRemove {
+        port: String,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    SecurityGroupAdd {
+        port: String,
+        way: Way,
+        /// `proto=`, `port=`, `remote=`.
+        #[serde(default)]
+        rule: Vec<String>,
+        #[serde(default)]
+        may_exist: bool,
+    },
+    SecurityGroupDel {
+        port: String,
+        way: Way,
+        #[serde(default)]
+        rule: Vec<String>,
+        #[serde(default)]
+        if_exists: bool,
+    },
+    SecurityGroupShow {
+        #[serde(default)]
+        port: Option<String>,
+    },
     DelDnat {
         router: String,
         proto: Proto,
@@ -474,6 +507,11 @@ pub const NAMES: &[&str] = &[
     "neigh-add",
     "neigh-del",
     "neigh-show",
+    "security-group-set",
+    "security-group-remove",
+    "security-group-add",
+    "security-group-del",
+    "security-group-show",
     "add-router",
     "del-router",
     "list-routers",
@@ -523,9 +561,14 @@ impl Command {
             | Self::AddFloatingIp { .. }
             | Self::DelFloatingIp { .. }
             | Self::AddDnat { .. }
-            | Self::DelDnat { .. } => Kind::Change,
+            | Self::DelDnat { .. }
+            | Self::SecurityGroupSet { .. }
+            | Self::SecurityGroupRemove { .. }
+            | Self::SecurityGroupAdd { .. }
+            | Self::SecurityGroupDel { .. } => Kind::Change,
             Self::ListBr {}
             | Self::ListRouters {}
+            | Self::SecurityGroupShow { .. }
             | Self::BrExists { .. }
             | Self::ListPorts { .. }
             | Self::PortToBr { .. }

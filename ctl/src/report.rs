@@ -4,8 +4,8 @@
 
 mod conntrack;
 mod flow;
-mod tunnel;
 pub mod router;
+mod tunnel;
 
 use std::collections::BTreeMap;
 

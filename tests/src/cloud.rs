@@ -123,12 +123,28 @@ fn hypervisor(lab: &Lab, name: &str, address: &'static str, tags: [u16; 3]) -> R
          -- add-port br-int to-vlan type=patch options:peer=vlan-int \
          -- add-port br-vlan vlan-int type=patch options:peer=to-vlan",
     )?;
-    node.run(&["ip", "link", "set", "dev", "br-phy", "mtu", "1600", "up"])?;
-    node.run(&["ip", "addr", "add", &format!("{address}/24"), "dev", "br-phy"])?;
-    Ok(Hypervisor { node, daemon, address, tags })
+    let h = Hypervisor { node, daemon, address, tags };
+    h.underlay_address()?;
+    Ok(h)
 }
 
 impl Hypervisor {
+    /// Start the daemon again after its end, and do what an agent would then.
+    pub fn again(self, tunnels: Tunnels, others: [&str; 2]) -> Result<Hypervisor> {
+        let h = Hypervisor { daemon: self.daemon.again()?, ..self };
+        h.underlay_address()?;
+        h.join_provider()?;
+        h.join_tunnels(tunnels, others)?;
+        Ok(h)
+    }
+
+    /// The bridge's interface is new with each start of the daemon.
+    fn underlay_address(&self) -> Result<()> {
+        self.node.run(&["ip", "link", "set", "dev", "br-phy", "mtu", "1600", "up"])?;
+        self.node.run(&["ip", "addr", "add", &format!("{}/24", self.address), "dev", "br-phy"])?;
+        Ok(())
+    }
+
     /// The flows of br-vlan: the local tag of network 3 is exchanged for the provider's, and back; no
     /// other network has anything to do there.
     fn join_provider(&self) -> Result<()> {

@@ -140,6 +140,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Packets dropped for a reason.
+    pub fn drops(&self, reason: &str) -> Result<u64> {
+        let drops = self.json("drops")?;
+        let all = drops["reasons"].as_array().context("no reasons")?;
+        let found = all.iter().find(|r| r["reason"] == reason);
+        Ok(found.and_then(|r| r["packets"].as_u64()).unwrap_or(0))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32

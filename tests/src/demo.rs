@@ -83,6 +83,7 @@ fn cloud(lab: &Lab, done: &mut Done, keep: bool) -> Result<()> {
     done.step("snat", || steps::snat(&cloud));
     done.step("floating-ip", || steps::floating(&cloud));
     done.step("routed", || steps::routed(&cloud));
+    done.step("security-group", || steps::guarded(&cloud));
     done.step("trace", || {
         let (text, measured) = steps::trace(&cloud)?;
         println!("{text}");

@@ -26,7 +26,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Two namespaces joined by the switch: ping, iperf3, `show`, counters
+    /// Two namespaces joined by the switch, then a small cloud of three nodes
     Demo {
         /// Leave everything running until Enter
         #[arg(long)]

@@ -32,7 +32,7 @@ enum Command {
     },
     /// Run all tests: format, lints, unit and property tests, then the end-to-end tests
     Test(test::TestArguments),
-    /// Two namespaces joined by the switch: ping, iperf3, `show` and the counters; leaves nothing behind
+    /// Two namespaces joined by the switch, then a small cloud of three nodes; leaves nothing behind
     Demo {
         /// Leave everything running until Enter or Ctrl-C, to look around in it
         #[arg(long)]

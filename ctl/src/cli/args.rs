@@ -24,7 +24,7 @@ pub(super) use conntrack::Listing;
 pub(super) use flow::File;
 use flow::FlowVerb;
 use paths::{NeighVerb, RouteVerb};
-use router::RouterVerb;
+use router::{RouterVerb, SecurityVerb};
 
 /// Options for the whole call.
 #[derive(Clone, Debug, PartialEq)]
@@ -262,6 +262,15 @@ enum Verb {
     Flow(FlowVerb),
     #[command(flatten)]
     Router(RouterVerb),
+    /// What instances may claim to be, and which connections pass
+    #[command(after_help = "Examples:
+  vswitchctl security-group set tap1 mac=fa:16:3e:00:00:01 ip=192.168.1.11
+  vswitchctl security-group add tap1 in proto=tcp port=22
+  vswitchctl security-group show tap1")]
+    SecurityGroup {
+        #[command(subcommand)]
+        verb: SecurityVerb,
+    },
     /// Show packets for a controller and flows that go, as it happens
     #[command(after_help = "Example:
   vswitchctl monitor br0")]
@@ -487,8 +496,14 @@ fn to_command(
         _ => None,
     };
     let takes_may = matches!(verb, Verb::AddBr { .. } | Verb::AddPort { .. })
+        || matches!(verb, Verb::SecurityGroup { verb: SecurityVerb::Add { .. } })
         || router.is_some_and(RouterVerb::takes_may_exist);
-    let takes_if = router.is_some_and(RouterVerb::takes_if_exists)
+    let of_group = matches!(
+        verb,
+        Verb::SecurityGroup { verb: SecurityVerb::Del { .. } | SecurityVerb::Remove { .. } }
+    );
+    let takes_if = of_group
+        || router.is_some_and(RouterVerb::takes_if_exists)
         || matches!(
             verb,
             Verb::DelBr { .. }
@@ -540,6 +555,7 @@ fn to_command(
         Verb::LogLevel { level } => Command::LogLevel { level },
         Verb::Flow(verb) => return Ok(flow::to_command(verb)),
         Verb::Router(verb) => router::to_command(verb, may_exist, if_exists),
+        Verb::SecurityGroup { verb } => router::security_command(verb, may_exist, if_exists),
         Verb::Monitor { .. } => {
             return Err(usage(ErrorKind::ArgumentConflict, "monitor stands alone"));
         }

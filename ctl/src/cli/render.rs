@@ -2,8 +2,8 @@
 
 pub(super) mod conntrack;
 pub(super) mod flow;
-mod tunnel;
 mod router;
+mod tunnel;
 
 use std::fmt::Write;
 
@@ -30,6 +30,7 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         Command::ListBr {} => names(raw, "bridges"),
         Command::ListPorts { .. } => names(raw, "ports"),
         Command::ListRouters {} => names(raw, "routers"),
+        Command::SecurityGroupShow { .. } => Ok(router::groups(&read(raw)?)),
         Command::ShowRouter { .. } => Ok(router::router(&read(raw)?)),
         Command::PortToBr { .. } => {
             let json: Json = read(raw)?;
@@ -115,7 +116,11 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         | Command::AddFloatingIp { .. }
         | Command::DelFloatingIp { .. }
         | Command::AddDnat { .. }
-        | Command::DelDnat { .. } => Ok(String::new()),
+        | Command::DelDnat { .. }
+        | Command::SecurityGroupSet { .. }
+        | Command::SecurityGroupRemove { .. }
+        | Command::SecurityGroupAdd { .. }
+        | Command::SecurityGroupDel { .. } => Ok(String::new()),
     }
 }
 

@@ -50,6 +50,11 @@ pub fn apply(config: &mut Config, command: &Command) -> Result<Json, CtlError> {
             Ok(json!({"ports": config.bridge(bridge)?.ports.keys().collect::<Vec<_>>()}))
         }
         Command::PortToBr { port } => Ok(json!({"bridge": config.port(port)?.0})),
+        Command::SecurityGroupSet { .. }
+        | Command::SecurityGroupRemove { .. }
+        | Command::SecurityGroupAdd { .. }
+        | Command::SecurityGroupDel { .. }
+        | Command::SecurityGroupShow { .. } => super::security::apply(config, command),
         other if other.router().is_some() => super::routers::apply(config, other),
         other => Err(CtlError::internal(format!("{} is no configuration command", other.text()))),
     }

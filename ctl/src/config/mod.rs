@@ -11,6 +11,7 @@ mod diff;
 mod paths;
 pub mod router;
 mod routers;
+pub mod security;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,9 @@ pub struct Config {
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routers: BTreeMap<String, Router>,
+    /// By port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub security_groups: BTreeMap<String, security::SecurityGroup>,
 }
 
 /// One bridge.
@@ -184,6 +188,7 @@ impl Config {
     /// settings that have no effect as they are.
     pub fn finish(&mut self) -> Result<Vec<String>, CtlError> {
         self.assign_ofports()?;
+        self.finish_security_groups()?;
         validate::validate(self)
     }
 

@@ -9,6 +9,7 @@ pub mod conntrack;
 mod events;
 mod flows;
 mod groups;
+mod guards;
 mod monitor;
 mod neighbours;
 mod ports;
@@ -271,8 +272,7 @@ impl EngineBackend {
     fn show_port(&mut self, name: &str, settings: &PortSettings) {
         let Some(o) = self.open.get_mut(name) else { return };
         o.vlan = translate::vlan(settings);
-        let (bridge, port) = (o.bridge, o.port(name));
-        self.switch.set_port(bridge, port);
+        self.place(name);
     }
 
     /// Bring all patch ports up to date with each other.
@@ -349,6 +349,7 @@ impl Backend for EngineBackend {
             }
         }
         self.join_patches(new)?;
+        self.set_guards(new)?;
         self.set_routers(new, routers)?;
         self.below.touch();
         self.follow_kernel();

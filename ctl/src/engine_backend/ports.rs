@@ -38,6 +38,8 @@ pub struct Devices {
 /// A port with a device, or with one that should be there.
 pub struct Opened {
     pub dp: DpPort,
+    /// The bridge between the device and its bridge that carries the port's security group.
+    pub guard: Option<BridgeId>,
     pub bridge: BridgeId,
     pub ofport: OfPort,
     pub vlan: VlanConfig,
@@ -227,6 +229,7 @@ impl EngineBackend {
         warnings.extend(handle.status().warnings.iter().map(|w| format!("port \"{name}\": {w}")));
         let opened = Opened {
             dp: self.devices.number(),
+            guard: None,
             bridge,
             ofport,
             vlan: translate::vlan(settings),
@@ -250,6 +253,9 @@ impl EngineBackend {
     pub(super) fn close_device(&mut self, name: &str) -> Result<(), CtlError> {
         let Some(opened) = self.open.remove(name) else { return Ok(()) };
         // First nothing is sent to it any more, then it goes.
+        if let Some(guard) = opened.guard {
+            self.switch.remove_bridge(guard);
+        }
         self.switch.remove_port(opened.bridge, opened.ofport);
         self.publish()?;
         let queues = self.take_queues(opened.dp)?;
@@ -307,8 +313,8 @@ impl EngineBackend {
         if let Err(e) = self.carry_out_reaction(name, &mut opened, reaction) {
             tracing::error!("port {name}: {e}");
         }
-        self.switch.set_port(opened.bridge, opened.port(name));
         self.open.insert(name.to_owned(), opened);
+        self.place(name);
     }
 
     fn carry_out_reaction(

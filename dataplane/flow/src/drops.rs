@@ -64,6 +64,7 @@ drops! {
     Spoofed "spoofed" "The source address does not belong behind the port that the packet came by.";
     NotForRouter "not_for_router" "A router's port saw a frame that was not for the router.";
     RouterLocal "router_local" "The packet was for an address of a router, which offers no such service.";
+    SecurityGroup "security_group" "No rule of the port's security group lets the packet pass.";
     Meter "meter" "A meter's rate was exceeded.";
     ControllerFull "controller_full" "The queue of packets to the controller was full.";
     RateLimit "rate_limit" "The switch's own replies are rate-limited.";

@@ -1,6 +1,7 @@
 //! All tests, by what they are about.
 
 pub mod bridges;
+pub mod cloud;
 pub mod configuration;
 pub mod conntrack;
 pub mod daemon;
@@ -18,6 +19,7 @@ pub mod nat;
 pub mod nat_kernel;
 pub mod ping;
 pub mod routers;
+pub mod security;
 pub mod socket;
 pub mod tags;
 pub mod tcp;
@@ -59,6 +61,8 @@ pub fn all() -> Vec<Case> {
         nat_kernel::CASES,
         deployment::CASES,
         routers::CASES,
+        security::CASES,
+        cloud::CASES,
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,

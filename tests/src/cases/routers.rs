@@ -129,13 +129,6 @@ fn ipv6(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn dropped(daemon: &Daemon, reason: &str) -> Result<u64> {
-    let drops = daemon.json("drops")?;
-    let all = drops["reasons"].as_array().context("no reasons")?;
-    let found = all.iter().find(|r| r["reason"] == reason);
-    Ok(found.and_then(|r| r["packets"].as_u64()).unwrap_or(0))
-}
-
 fn router_mac(daemon: &Daemon, port: &str) -> Result<Mac> {
     let shown = daemon.json("show-router r")?;
     let ports = shown["ports"].as_array().context("no ports")?;
@@ -161,12 +154,12 @@ fn refuses(lab: &Lab) -> Result<()> {
         (Ipv4Addr::new(8, 8, 8, 8), "spoofed"),
     ];
     for (src, reason) in cases {
-        let before = dropped(&daemon, reason)?;
+        let before = daemon.drops(reason)?;
         let mark = format!("from {src} ");
         let frame = ethernet(to, a.mac, &[], 0x0800, &udp4((src, 7), (dst, 7), mark.as_bytes()));
         raw.send(&frame)?;
         wait::until(&format!("a packet from {src} is dropped as {reason}"), || {
-            Ok(dropped(&daemon, reason)? > before)
+            Ok(daemon.drops(reason)? > before)
         })?;
     }
     // What is not malicious passes, and nothing before it has.
@@ -177,11 +170,9 @@ fn refuses(lab: &Lab) -> Result<()> {
     ensure!(bad == 0, "{bad} of the packets to be dropped arrived");
     // Broadcast and what it is not for: no copy comes back.
     let own = ipv4(Ipv4Addr::new(192, 168, 1, 11), Ipv4Addr::new(192, 168, 1, 255), 17, &[0; 20]);
-    let before = dropped(&daemon, "not_for_router")?;
+    let before = daemon.drops("not_for_router")?;
     raw.send(&ethernet(to, a.mac, &[], 0x0800, &own))?;
-    wait::until("a directed broadcast is dropped", || {
-        Ok(dropped(&daemon, "not_for_router")? > before)
-    })
+    wait::until("a directed broadcast is dropped", || Ok(daemon.drops("not_for_router")? > before))
 }
 
 fn stored(lab: &Lab) -> Result<()> {
@@ -198,7 +189,7 @@ fn stored(lab: &Lab) -> Result<()> {
         ("add-router-port r br-int p ip=1.2.3.4/24 colour=red", &["colour"]),
         ("add-route r 10.0.0.1/8 via 192.168.2.13", &["10.0.0.0/8"]),
         ("add-route r 10.0.0.0/8 via 9.9.9.9", &["next hop"]),
-        ("add-floating-ip r 203.0.113.101 192.168.1.11", &["own address"]),
+        ("add-floating-ip r 192.168.2.1 192.168.1.11", &["own address"]),
         ("add-dnat r tcp 203.0.113.101 192.168.1.11:80", &["ADDRESS:PORT"]),
         ("del-port r-1", &["belongs to router", "del-router-port"]),
         ("add-port br-int x type=router", &["type"]),

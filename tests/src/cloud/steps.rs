@@ -12,6 +12,8 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// A frame that was seen on the underlay, without its outer headers.
 struct Inner {
+    /// The node that the outer packet is for.
+    to: [u8; 4],
     id: u32,
     frame: Vec<u8>,
 }
@@ -22,38 +24,57 @@ fn inner(frame: &[u8]) -> Option<Inner> {
     if frame.get(12..14)? != [8, 0] {
         return None;
     }
+    let to = frame.get(30..34)?.try_into().ok()?;
     let l4 = 14 + usize::from(frame.get(14)? & 15) * 4;
     match frame.get(23)? {
         17 if word(l4)? & 0xffff == 4789 => {
-            Some(Inner { id: word(l4 + 12)? >> 8, frame: frame.get(l4 + 16..)?.to_vec() })
+            Some(Inner { to, id: word(l4 + 12)? >> 8, frame: frame.get(l4 + 16..)?.to_vec() })
         }
         47 if word(l4)? == 0x2000_6558 => {
-            Some(Inner { id: word(l4 + 4)?, frame: frame.get(l4 + 8..)?.to_vec() })
+            Some(Inner { to, id: word(l4 + 4)?, frame: frame.get(l4 + 8..)?.to_vec() })
         }
         _ => None,
     }
 }
 
-/// The encapsulated frames that a capture has seen between two instances.
-fn between(raw: &Raw, a: Mac, b: Mac) -> Result<Vec<Inner>> {
-    let mut found = Vec::new();
-    while let Some(frame) = raw.receive(QUIET)? {
-        if let Some(inner) = inner(&frame)
-            && inner.frame.len() >= 14
-            && (inner.frame[..6] == b.0 && inner.frame[6..12] == a.0
-                || inner.frame[..6] == a.0 && inner.frame[6..12] == b.0)
-        {
-            found.push(inner);
-        }
+/// What the underlay gets from the two compute nodes.
+struct Underlay([Raw; 2]);
+
+impl Underlay {
+    fn new() -> Result<Underlay> {
+        let of = |node: &str| Raw::open(None, &format!("underlay-{node}"));
+        let both = Underlay([of("one")?, of("two")?]);
+        both.drain()?;
+        Ok(both)
     }
-    Ok(found)
+
+    fn drain(&self) -> Result<()> {
+        self.0.iter().try_for_each(Raw::drain)
+    }
+
+    /// The encapsulated frames that it got since then.
+    fn all(&self) -> Result<Vec<Inner>> {
+        let mut found = Vec::new();
+        for raw in &self.0 {
+            while let Some(frame) = raw.receive(QUIET)? {
+                found.extend(inner(&frame).filter(|i| i.frame.len() >= 14));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those between two instances.
+    fn between(&self, a: Mac, b: Mac) -> Result<Vec<Inner>> {
+        let mut all = self.all()?;
+        let is = |f: &[u8], to: Mac, from: Mac| f[..6] == to.0 && f[6..12] == from.0;
+        all.retain(|i| is(&i.frame, a, b) || is(&i.frame, b, a));
+        Ok(all)
+    }
 }
 
-/// What arrives at the underlay from a node.
-fn capture(node: &str) -> Result<Raw> {
-    let raw = Raw::open(None, &format!("underlay-{node}"))?;
-    raw.drain()?;
-    Ok(raw)
+/// How many of these went to the network node.
+fn to_net(frames: &[Inner]) -> usize {
+    frames.iter().filter(|i| i.to == [192, 0, 2, 3]).count()
 }
 
 /// Instances of one network on two nodes talk by these tunnels.
@@ -63,34 +84,30 @@ pub fn tunnels(cloud: &Cloud, kind: Tunnels) -> Result<String> {
         h.daemon.run("fdb flush br-int")?;
     }
     cloud.a2.node.run(&["ip", "neigh", "flush", "all"])?;
-    let (from_one, to_net) = (capture("one")?, Raw::open(Some("net"), "eth0")?);
+    let wire = Underlay::new()?;
     cloud.a2.reaches("192.168.1.13")?;
     let (a, b) = (cloud.a2.mac, cloud.b1.mac);
-    let flooded = {
-        let mut n = 0;
-        while let Some(frame) = to_net.receive(QUIET)? {
-            n += usize::from(inner(&frame).is_some_and(|i| i.frame.starts_with(&[0xff; 6])));
-        }
-        n
-    };
-    ensure!(flooded > 0, "the first broadcast did not reach the third node");
+    let mut first = wire.all()?;
+    first.retain(|i| i.frame.starts_with(&[0xff; 6]) && i.frame[6..12] == a.0);
+    let nodes: std::collections::BTreeSet<[u8; 4]> = first.iter().map(|i| i.to).collect();
+    let flooded = nodes.len();
+    ensure!(flooded == 2, "the first broadcast went to {flooded} nodes, not to 2");
     wait::until("the destination is learned", || {
         Ok(cloud.one.daemon.run("dump-flows br-tun table=20")?.contains(&b.to_string()))
     })?;
-    from_one.drain()?;
-    to_net.drain()?;
+    wire.drain()?;
     cloud.a2.node.run(&["ping", "-q", "-c", "5", "-i", "0.1", "192.168.1.13"])?;
-    let seen = between(&from_one, a, b)?;
+    let seen = wire.between(a, b)?;
     ensure!(seen.len() >= 5, "only {} packets on the underlay", seen.len());
     for packet in &seen {
         ensure!(packet.id == NET1, "tunnel id {:#x}", packet.id);
         ensure!(tags(&packet.frame).is_empty(), "a local tag is on the wire");
     }
-    let stray = between(&to_net, a, b)?.len();
+    let stray = to_net(&seen);
     ensure!(stray == 0, "{stray} packets went to a node that has neither end");
     let n = seen.len();
     Ok(format!(
-        "{n} packets from one to two with id {NET1:#x} and no tag; ARP flooded to {flooded}, then learned"
+        "{n} packets between one and two with id {NET1:#x} and no tag; ARP flooded to {flooded} nodes, then learned"
     ))
 }
 
@@ -143,19 +160,58 @@ pub fn routed(cloud: &Cloud) -> Result<String> {
     cloud.a2.reaches("192.168.2.14")?;
     let text = cloud.a2.ping_text("192.168.2.14")?;
     ensure!(text.contains("ttl=63"), "not one hop: {text}");
+    let wire = Underlay::new()?;
+    cloud.a2.node.run(&["ping", "-q", "-c", "5", "-i", "0.1", "192.168.2.14"])?;
+    let through = to_net(&wire.all()?);
+    ensure!(through >= 10, "only {through} routed packets went to the network node");
     let same = cloud.a2.ping_text("192.168.1.13")?;
     ensure!(same.contains("ttl=64"), "inside a network: {same}");
     cloud.a2.reaches(&cloud.a1.address)?;
-    let (from_one, to_net) = (capture("one")?, Raw::open(Some("net"), "eth0")?);
+    let wire = Underlay::new()?;
     cloud.a2.node.run(&["ping", "-q", "-c", "5", "-i", "0.1", &cloud.a1.address])?;
-    let left = between(&from_one, cloud.a1.mac, cloud.a2.mac)?.len();
+    let left = wire.between(cloud.a1.mac, cloud.a2.mac)?.len();
     ensure!(left == 0, "{left} packets between instances of one node left it");
     cloud.a2.node.run(&["ping", "-q", "-c", "5", "-i", "0.1", "192.168.1.13"])?;
-    let strayed = between(&to_net, cloud.a2.mac, cloud.b1.mac)?.len();
+    let direct = wire.between(cloud.a2.mac, cloud.b1.mac)?;
+    ensure!(direct.len() >= 10, "only {} packets between the nodes", direct.len());
+    let strayed = to_net(&direct);
     ensure!(strayed == 0, "{strayed} packets of one network passed the network node");
-    Ok("routed with ttl 63, inside a network 64; 0 packets of one node left it, 0 of one network passed \
-        the network node"
-        .to_owned())
+    Ok(format!(
+        "routed with ttl 63 and {through} packets to the network node; inside a network ttl 64, {} packets \
+         and 0 to it; 0 between instances of one node left it",
+        direct.len()
+    ))
+}
+
+/// A security group: what it drops, what it allows, and an answer that passes because it is tracked.
+pub fn guarded(cloud: &Cloud) -> Result<String> {
+    let (one, a2) = (&cloud.one.daemon, &cloud.a2);
+    http::serve(&a2.node, 80)?;
+    http::serve(&a2.node, 8080)?;
+    one.run(&format!("security-group set a2 mac={} ip={}", a2.mac, a2.address))?;
+    one.run("security-group add a2 out -- security-group add a2 in proto=tcp port=80")?;
+    let seen = http::get(&cloud.b1.node, &a2.address)?;
+    ensure!(seen == "192.168.1.13", "allowed, but seen as {seen}");
+    // The answers of its own connections pass, though no rule lets anything like them begin.
+    a2.reaches("192.168.1.13")?;
+    let out = http::get(&a2.node, "192.168.1.13")?;
+    let before = one.drops("security_group")?;
+    let refused = cloud.b1.node.output(&[
+        "curl",
+        "-s",
+        "--max-time",
+        "2",
+        &format!("http://{}:8080/", a2.address),
+    ])?;
+    ensure!(refused.status != 0, "port 8080 is open");
+    ensure!(!cloud.b1.pings(&a2.address)?, "ping is open");
+    let dropped = one.drops("security_group")? - before;
+    ensure!(dropped > 0, "nothing was counted as dropped by a security group");
+    one.run("security-group remove a2")?;
+    cloud.b1.reaches(&a2.address)?;
+    Ok(format!(
+        "port 80 open to {seen}; 8080 and ping dropped, {dropped} packets counted; its own curl answered ({out})"
+    ))
 }
 
 /// The way of a packet from an instance's port on one node, and on the network node to the outside.

@@ -1,9 +1,10 @@
-//! The commands on routers: what their words mean.
+//! The commands on routers and security groups: what their words mean.
 
 use clap::{Subcommand, ValueEnum};
 
 use crate::command::Command;
 use crate::config::router::Proto;
+use crate::config::security::Way;
 
 /// Commands about routers.
 #[derive(Debug, Subcommand)]
@@ -202,6 +203,99 @@ pub(super) enum RouterVerb {
         #[arg(value_name = "OUTSIDE:PORT")]
         external: String,
     },
+}
+
+/// Commands about security groups.
+#[derive(Debug, Subcommand)]
+pub(super) enum SecurityVerb {
+    /// Say who is behind a port; from now on only that, and what rules allow, passes
+    #[command(after_help = "Examples:
+  vswitchctl security-group set tap1 mac=fa:16:3e:00:00:01 ip=192.168.1.11
+  vswitchctl security-group set tap1 mac=fa:16:3e:00:00:01 ip=192.168.1.11,fd00::11,10.9.0.0/24")]
+    Set {
+        /// A port
+        #[arg(value_name = "PORT")]
+        port: String,
+        /// mac=MAC and ip=ADDRESS[/LENGTH][,...]
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        settings: Vec<String>,
+    },
+    /// Let everything pass again
+    #[command(after_help = "Example:
+  vswitchctl --if-exists security-group remove tap1")]
+    Remove {
+        /// A port
+        #[arg(value_name = "PORT")]
+        port: String,
+    },
+    /// Allow connections to the instance (in) or from it (out); their answers pass
+    #[command(after_help = "Examples:
+  vswitchctl security-group add tap1 out
+  vswitchctl security-group add tap1 in proto=tcp port=80-90 remote=10.0.0.0/8
+  vswitchctl security-group add tap1 in proto=icmp")]
+    Add {
+        /// A port
+        #[arg(value_name = "PORT")]
+        port: String,
+        /// Which way connections begin
+        #[arg(value_name = "in|out")]
+        way: WayArg,
+        /// proto=tcp, udp or icmp; port=N or N-M; remote=PREFIX
+        #[arg(value_name = "KEY=VALUE")]
+        rule: Vec<String>,
+    },
+    /// Remove a rule, given as it was added
+    #[command(after_help = "Example:
+  vswitchctl security-group del tap1 in proto=icmp")]
+    Del {
+        /// A port
+        #[arg(value_name = "PORT")]
+        port: String,
+        /// Which way connections begin
+        #[arg(value_name = "in|out")]
+        way: WayArg,
+        /// proto=tcp, udp or icmp; port=N or N-M; remote=PREFIX
+        #[arg(value_name = "KEY=VALUE")]
+        rule: Vec<String>,
+    },
+    /// Show who is behind ports, and the rules
+    #[command(after_help = "Examples:
+  vswitchctl security-group show
+  vswitchctl security-group show tap1")]
+    Show {
+        /// This port only
+        #[arg(value_name = "PORT")]
+        port: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum WayArg {
+    In,
+    Out,
+}
+
+impl From<WayArg> for Way {
+    fn from(arg: WayArg) -> Way {
+        match arg {
+            WayArg::In => Way::In,
+            WayArg::Out => Way::Out,
+        }
+    }
+}
+
+pub(super) fn security_command(verb: SecurityVerb, may_exist: bool, if_exists: bool) -> Command {
+    match verb {
+        SecurityVerb::Set { port, settings } => Command::SecurityGroupSet { port, settings },
+        SecurityVerb::Remove { port } => Command::SecurityGroupRemove { port, if_exists },
+        SecurityVerb::Add { port, way, rule } => {
+            Command::SecurityGroupAdd { port, way: way.into(), rule, may_exist }
+        }
+        SecurityVerb::Del { port, way, rule } => {
+            Command::SecurityGroupDel { port, way: way.into(), rule, if_exists }
+        }
+        SecurityVerb::Show { port } => Command::SecurityGroupShow { port },
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,6 +1,8 @@
-//! Routers as text.
+//! Routers and security groups as text.
 
 use std::fmt::Write;
+
+use serde_json::Value as Json;
 
 use crate::cli::table::Table;
 use crate::report::router::RouterReport;
@@ -47,5 +49,23 @@ pub(super) fn router(r: &RouterReport) -> String {
         ]);
     }
     out.push_str(&neighbours.render());
+    out
+}
+
+/// Security groups: who is behind each port, and its rules.
+pub(super) fn groups(json: &Json) -> String {
+    let list = |json: &Json| -> Vec<String> {
+        let all = json.as_array().into_iter().flatten();
+        all.filter_map(Json::as_str).map(str::to_owned).collect()
+    };
+    let mut out = String::new();
+    for group in json["security_groups"].as_array().into_iter().flatten() {
+        let (port, mac) = (&group["port"], &group["mac"]);
+        let (port, mac) = (port.as_str().unwrap_or_default(), mac.as_str().unwrap_or_default());
+        let _ = writeln!(out, "Port {port}  {mac}  {}", list(&group["ip"]).join(","));
+        for rule in list(&group["rules"]) {
+            let _ = writeln!(out, "  {rule}");
+        }
+    }
     out
 }

@@ -1,8 +1,8 @@
-//! Commands on routers as they would be typed.
+//! Commands on routers and security groups as they would be typed.
 
 use super::{Command, Words};
 
-/// The words of a command on routers; of others none.
+/// The words of a command on routers or security groups; of others none.
 pub(super) fn words(command: &Command, words: &mut Words) {
     match command {
         Command::AddRouter { router, may_exist } => {
@@ -55,6 +55,23 @@ pub(super) fn words(command: &Command, words: &mut Words) {
         Command::DelDnat { router, proto, external, if_exists } => {
             words.flag("--if-exists", *if_exists).word("del-dnat").word(router);
             words.word(proto.as_str()).word(external);
+        }
+        Command::SecurityGroupSet { port, settings } => {
+            words.word("security-group").word("set").word(port).list(settings);
+        }
+        Command::SecurityGroupRemove { port, if_exists } => {
+            words.flag("--if-exists", *if_exists).word("security-group").word("remove").word(port);
+        }
+        Command::SecurityGroupAdd { port, way, rule, may_exist } => {
+            words.flag("--may-exist", *may_exist).word("security-group").word("add").word(port);
+            words.word(way.as_str()).list(rule);
+        }
+        Command::SecurityGroupDel { port, way, rule, if_exists } => {
+            words.flag("--if-exists", *if_exists).word("security-group").word("del").word(port);
+            words.word(way.as_str()).list(rule);
+        }
+        Command::SecurityGroupShow { port } => {
+            words.word("security-group").word("show").list(port.as_slice());
         }
         _ => {}
     }

@@ -52,14 +52,20 @@ pub(super) const IS_ERROR: u8 = 2;
 
 /// Flows in the making.
 #[derive(Default)]
-pub(super) struct Flows {
+pub(in crate::engine_backend) struct Flows {
     mods: Vec<FlowMod>,
     failed: Option<CtlError>,
 }
 
 impl Flows {
     /// A flow, its match and actions as text.
-    pub(super) fn add(&mut self, table: u8, priority: usize, matches: &str, actions: &str) {
+    pub(in crate::engine_backend) fn add(
+        &mut self,
+        table: u8,
+        priority: usize,
+        matches: &str,
+        actions: &str,
+    ) {
         let comma = if matches.is_empty() { "" } else { "," };
         let text = format!("table={table},priority={priority}{comma}{matches},actions={actions}");
         match parse_flow(&text, Do::Add, &NoNames) {
@@ -72,7 +78,13 @@ impl Flows {
     }
 
     /// A flow for each family.
-    pub(super) fn both(&mut self, table: u8, priority: usize, matches: &str, actions: &str) {
+    pub(in crate::engine_backend) fn both(
+        &mut self,
+        table: u8,
+        priority: usize,
+        matches: &str,
+        actions: &str,
+    ) {
         for words in [&V4, &V6] {
             let comma = if matches.is_empty() { "" } else { "," };
             self.add(table, priority, &format!("{}{comma}{matches}", words.ip), actions);
@@ -87,7 +99,13 @@ impl Flows {
         }
     }
 
-    pub(super) fn refuse(&mut self, table: u8, priority: usize, matches: &str, why: Drop) {
+    pub(in crate::engine_backend) fn refuse(
+        &mut self,
+        table: u8,
+        priority: usize,
+        matches: &str,
+        why: Drop,
+    ) {
         self.first(table, priority, matches, Action::Refuse(why), "");
     }
 
@@ -103,7 +121,7 @@ impl Flows {
         self.first(table, priority, matches, Action::IcmpError(Box::new(error)), "");
     }
 
-    fn done(self) -> Result<Vec<FlowMod>, CtlError> {
+    pub(in crate::engine_backend) fn done(self) -> Result<Vec<FlowMod>, CtlError> {
         match self.failed {
             Some(error) => Err(error),
             None => Ok(self.mods),

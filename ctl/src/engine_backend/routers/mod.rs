@@ -8,6 +8,8 @@ mod compile;
 mod nat;
 mod report;
 
+pub(super) use compile::Flows;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,6 +36,8 @@ use crate::schema::Mac;
 const ANNOUNCEMENTS: u8 = 3;
 /// Milliseconds between two announcements, and between two looks at which neighbours are in use.
 const SECOND: u64 = 1000;
+/// Milliseconds within which a next hop was in use that is: counters come once a second.
+const LATELY: u64 = 3000;
 const BROADCAST: u64 = 0xffff_ffff_ffff;
 
 /// A packet that waits for a next hop, and what the router had found out about it.
@@ -390,6 +394,7 @@ impl EngineBackend {
             bridge: running.id,
             in_port: OfPort::NONE,
             table: compile::NEIGHBOUR,
+            output: None,
             metadata: packet.metadata,
             action_set: Box::default(),
         };
@@ -408,15 +413,14 @@ impl EngineBackend {
     pub(super) fn tick_routers(&mut self) -> Option<Duration> {
         let now = self.now();
         let second = now >= self.routers.second + SECOND;
-        let last = self.routers.second;
         if second {
             self.routers.second = now;
         }
         let names: Vec<String> = self.routers.all.keys().cloned().collect();
         for name in &names {
             if second {
-                self.announce(name);
-                self.look_at_use(name, last);
+                self.announce_router(name);
+                self.look_at_use(name, now.saturating_sub(LATELY));
             }
             self.with_router(name, |running, events, now| {
                 running.neighbours.tick(now, events);
@@ -464,7 +468,7 @@ impl EngineBackend {
     }
 
     /// Tell everybody of addresses that are new here.
-    fn announce(&mut self, name: &str) {
+    fn announce_router(&mut self, name: &str) {
         let Some(mut running) = self.routers.all.remove(name) else { return };
         let mut left = std::mem::take(&mut running.announce);
         for (port, address, n) in &mut left {
