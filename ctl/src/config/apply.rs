@@ -180,6 +180,8 @@ fn del_port(
         );
     }
     config.bridge_mut(&holder)?.ports.remove(name);
+    // Its security group is no business of a port of that name that may come.
+    config.security_groups.remove(name);
     Ok(true)
 }
 

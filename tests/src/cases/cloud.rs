@@ -41,7 +41,7 @@ fn faults(lab: &Lab) -> Result<()> {
     cloud.a1.reaches("203.0.113.1")?;
     // The gateway outside has another address all of a sudden.
     cloud.out.node.run(&["ip", "link", "set", "dev", "eth0", "address", "02:00:00:00:77:77"])?;
-    wait::until_for(wait::SOON * 2, "the gateway is found again", || {
+    wait::until_for(wait::SOON * 4, "the gateway is found again", || {
         Ok(cloud.a1.pings("203.0.113.1")?.then_some(()))
     })
 }

@@ -268,7 +268,7 @@ fn nat(lab: &Lab) -> Result<()> {
 
     daemon.run("add-dnat r tcp 203.0.113.101:8080 192.168.1.11:5201")?;
     let _server = super::tcp::serve(&a)?;
-    let bytes = super::tcp::measure(&out, "203.0.113.101", &["-p", "8080", "-n", "4M"])?;
+    let bytes = super::tcp::measure(&out, "203.0.113.101", &["-p", "8080", "-n", "16M"])?;
     ensure!(bytes >= 2 << 20, "only {bytes} bytes through DNAT");
 
     // Others' changes leave connections alone; the floating IP's end with it.
@@ -306,9 +306,10 @@ fn moves(lab: &Lab) -> Result<()> {
     daemon.run("add-snat r 192.168.1.0/24 203.0.113.101")?;
     a.ping("203.0.113.1", 5)?;
     out.node.run(&["ip", "link", "set", "dev", "eth0", "address", "02:00:00:00:77:77"])?;
-    wait::until("the gateway is found under its new address", || {
+    // A next hop is believed for 10 s, then asked again.
+    wait::until_for(wait::SOON * 4, "the gateway is found under its new address", || {
         let text = answer(&a, &["203.0.113.1"])?;
-        Ok(text.contains("1 received"))
+        Ok(text.contains("1 received").then_some(()))
     })?;
     a.ping("203.0.113.1", 10)?;
     // A cable that is pulled and put back.
