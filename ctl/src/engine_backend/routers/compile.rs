@@ -494,7 +494,7 @@ mod tests {
         ] {
             let json = serde_json::from_str(command).expect("json");
             let command = crate::command::Command::from_json(json).expect("a command");
-            apply(&mut config, &command).expect(&command.text());
+            apply(&mut config, &command).unwrap_or_else(|e| panic!("{}: {e}", command.text()));
         }
         config.finish().expect("a good configuration");
         config.routers["r"].clone()
@@ -511,7 +511,7 @@ mod tests {
         assert!(flows.len() > 100);
         let target = |a: &str| Target { link: 1, address: a.parse().expect("an address") };
         let port = &router().ports["a"];
-        for hop in [Hop::Known(0x02_0000_0000_01), Hop::Asked, Hop::Silent] {
+        for hop in [Hop::Known(0x0200_0000_0001), Hop::Asked, Hop::Silent] {
             for address in ["192.168.1.7", "fd00:1::7"] {
                 assert!(!neighbour(port, &target(address), hop).expect("flows").is_empty());
             }
