@@ -256,6 +256,11 @@ fn nat(lab: &Lab) -> Result<()> {
 
     daemon.run("add-floating-ip r 203.0.113.102 192.168.1.12")?;
     out.ping("203.0.113.102", 10)?;
+    // Several packets of a new connection before its first answer.
+    for (from, to) in [(&out, "203.0.113.102"), (&a, "203.0.113.102"), (&a, "203.0.113.1")] {
+        let text = from.node.run(&["ping", "-q", "-c", "8", "-l", "8", "-W", "10", to])?;
+        ensure!(text.contains("8 received"), "{text}");
+    }
     let seen = seen_by(&out, &b, "203.0.113.1")?;
     ensure!(seen == "203.0.113.102", "floating IP: seen as {seen}");
     let seen = seen_by(&b, &out, "203.0.113.102")?;

@@ -35,6 +35,8 @@ pub(super) fn incoming(flows: &mut Flows, plan: &Plan<'_>) {
     flows.both(UNHAIRPIN, 0, "", &track);
 
     flows.refuse(DNAT, 100, "ct_state=+inv+trk", Drop::CtInvalid);
+    // A later packet before the first answer: translated already.
+    flows.both(DNAT, 90, "ct_state=+new+dnat+trk", &go(ROUTE));
     let commit = |to: String| format!("ct(commit,zone={zone},nat(dst={to}),table={ROUTE})");
     for d in &router.dnat {
         let proto = d.proto.as_str();
