@@ -19,8 +19,8 @@ use rig::{PORTS, Rig};
 /// A header that packets and matches are made of; few values, so that they meet.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let tags = prop::collection::vec((0u16..4, 0u16..8), 0..3);
-    (0u8..3, 0u8..3, tags, 0u8..6, (0u8..4, 0u8..4, 1u16..4, 1u16..4), 0u8..4, 0usize..60).prop_map(
-        |(src, dst, tags, kind, (a, b, sport, dport), ttl, pad)| {
+    (0u8..3, 0u8..3, tags, 0u8..11, (0u8..4, 0u8..4, 1u16..4, 1u16..4), 0u8..4, 0usize..60)
+        .prop_map(|(src, dst, tags, kind, (a, b, sport, dport), ttl, pad)| {
             let mut f = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 1, src];
             for (i, (vid, pcp)) in tags.iter().enumerate() {
                 let tpid: u16 = if i == 0 && tags.len() == 2 { 0x88a8 } else { 0x8100 };
@@ -37,6 +37,10 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                 5 => {
                     f.extend([0x12, 0x34]);
                     f.extend(&payload);
+                }
+                6.. => {
+                    f.extend([0x86, 0xdd]);
+                    packet6(&mut f, kind, src, (a, b, sport, dport), ttl, &payload);
                 }
                 _ => {
                     f.extend([0x08, 0x00]);
@@ -62,8 +66,112 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                 }
             }
             f
-        },
-    )
+        })
+}
+
+/// An IPv6 packet of TCP (6), UDP (7), an ICMPv6 echo (8) or a neighbour solicitation.
+fn packet6(
+    f: &mut Vec<u8>,
+    kind: u8,
+    src: u8,
+    (a, b, sport, dport): (u8, u8, u16, u16),
+    ttl: u8,
+    payload: &[u8],
+) {
+    let ports = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+    let address = |n: u8| [&[0xfd][..], &[0; 14], &[n]].concat();
+    let (proto, l4) = match kind {
+        6 => (6, [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 1, 0, 0, 0, 0, 0]].concat()),
+        7 => (17, [&ports[..], &(8 + payload.len() as u16).to_be_bytes(), &[0, 0]].concat()),
+        8 => (58, vec![128, 0, 0, 0, 0, 1, 0, 1]),
+        _ => {
+            let option = [1, 1, 2, 0, 0, 0, 1, src];
+            (58, [&[135, 0, 0, 0, 0, 0, 0, 0][..], &address(b), &option].concat())
+        }
+    };
+    // What follows the first option of a solicitation would have to be options.
+    let payload = if l4.len() == 32 { &[] } else { payload };
+    let start = f.len();
+    let class = ttl * 0x41; // of both of its parts
+    f.extend([0x60 | class >> 4, class << 4, 0, dport as u8]);
+    f.extend(((l4.len() + payload.len()) as u16).to_be_bytes());
+    f.extend([proto, ttl]);
+    f.extend([address(a), address(b), l4, payload.to_vec()].concat());
+    naive::fix_checksums(f, start, true);
+}
+
+/// Matches on IPv6 packets.
+fn matches6() -> impl Strategy<Value = String> {
+    let kind = prop_oneof![Just("ipv6"), Just("tcp6"), Just("udp6"), Just("icmp6")];
+    prop_oneof![
+        2 => kind.prop_map(|t| format!("{t},")),
+        2 => (0u8..4, 125u8..=128).prop_map(|(a, n)| format!("ipv6,ipv6_src=fd00::{a}/{n},")),
+        2 => (0u8..4).prop_map(|a| format!("ipv6,ipv6_dst=fd00::{a},")),
+        1 => (0u8..4).prop_map(|l| format!("ipv6,ipv6_label={l},")),
+        1 => (0u8..4).prop_map(|t| format!("ipv6,nw_ttl={t},")),
+        1 => (0u8..4).prop_map(|t| format!("ipv6,nw_tos={},", t << 6)),
+        1 => (0u8..4).prop_map(|e| format!("ipv6,nw_ecn={e},")),
+        2 => (1u16..4, prop::bool::ANY).prop_map(|(p, tcp)| {
+            format!("{},tp_src={p},", if tcp { "tcp6" } else { "udp6" })
+        }),
+        1 => (128u8..130).prop_map(|t| format!("icmp6,icmp_type={t},")),
+        1 => (0u8..4).prop_map(|a| {
+            format!("icmp6,icmp_type=135,icmp_code=0,nd_target=fd00::{a},")
+        }),
+        1 => (0u8..3).prop_map(|m| {
+            format!("icmp6,icmp_type=135,icmp_code=0,nd_sll=02:00:00:00:01:0{m},")
+        }),
+    ]
+}
+
+/// What may be done on IPv6 packets; `matches` says which these are.
+fn action6(matches: &str) -> BoxedStrategy<String> {
+    let any = prop_oneof![
+        2 => (0u8..4).prop_map(|a| format!("set_field:fd00::{a}->ipv6_src")),
+        1 => (0u8..4).prop_map(|a| format!("set_field:::{a}/::3->ipv6_dst")),
+        1 => Just("move:NXM_NX_IPV6_SRC[]->NXM_NX_IPV6_DST[]".to_owned()),
+        1 => Just("move:NXM_NX_IPV6_DST[0..7]->NXM_NX_REG0[0..7]".to_owned()),
+        1 => (0u8..4).prop_map(|l| format!("set_field:{l}->ipv6_label")),
+    ]
+    .boxed();
+    let more = if matches.contains("135") {
+        prop_oneof![
+            (0u8..4).prop_map(|a| format!("set_field:fd00::{a}->nd_target")),
+            (0u8..3).prop_map(|m| format!("set_field:02:00:00:00:01:0{m}->nd_sll")),
+        ]
+        .boxed()
+    } else if matches.starts_with("icmp6") {
+        (128u8..130).prop_map(|t| format!("set_field:{t}->icmpv6_type")).boxed()
+    } else {
+        any.clone()
+    };
+    prop_oneof![2 => any, 1 => more, 1 => action_ip()].boxed()
+}
+
+/// What may be done on IP packets of either version.
+fn action_ip() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("dec_ttl".to_owned()),
+        (0u8..4).prop_map(|t| format!("mod_nw_ttl:{t}")),
+        (0u8..4).prop_map(|e| format!("set_field:{e}->nw_ecn")),
+        (0u8..4).prop_map(|d| format!("set_field:{d}->ip_dscp")),
+    ]
+}
+
+/// A match, and what may be done on its packets.
+fn matches_and_actions(table: u8) -> impl Strategy<Value = (String, Vec<String>)> {
+    prop_oneof![3 => matches().boxed(), 1 => matches6().boxed()].prop_flat_map(move |m| {
+        let is6 = ["ipv6", "tcp6", "udp6", "icmp6"].iter().any(|t| m.starts_with(t));
+        let is4 = ["ip,", "tcp,", "udp,", "icmp,"].iter().any(|t| m.starts_with(t));
+        let one = if is6 {
+            prop_oneof![2 => action(table).boxed(), 1 => action6(&m)].boxed()
+        } else if is4 {
+            prop_oneof![5 => action(table).boxed(), 1 => action_ip().boxed()].boxed()
+        } else {
+            action(table).boxed()
+        };
+        (Just(m), prop::collection::vec(one, 0..5))
+    })
 }
 
 fn matches() -> impl Strategy<Value = String> {
@@ -102,6 +210,10 @@ fn action(table: u8) -> impl Strategy<Value = String> {
         2 => (0u16..4).prop_map(|v| format!("mod_vlan_vid:{v}")),
         1 => (0u8..8).prop_map(|p| format!("mod_vlan_pcp:{p}")),
         2 => Just("strip_vlan".to_owned()),
+        1 => Just("push_vlan:0x8100".to_owned()),
+        1 => Just("push_vlan:0x88a8".to_owned()),
+        1 => (0u16..4).prop_map(|v| format!("set_field:{}->vlan_vid", 0x1000 | v)),
+        1 => (0u16..4).prop_map(|v| format!("load:{}->NXM_OF_VLAN_TCI[]", (v & 1) << 12 | v)),
         1 => (0u8..3).prop_map(|m| format!("mod_dl_src:02:00:00:00:00:0{m}")),
         1 => (0u8..3).prop_map(|m| format!("mod_dl_dst:02:00:00:00:00:0{m}")),
         2 => (0u8..4).prop_map(|a| format!("mod_nw_src:10.0.0.{a}")),
@@ -137,8 +249,7 @@ fn flow(priority: usize) -> impl Strategy<Value = String> {
             1 => (1..=PORTS).prop_map(|p| format!(",write_actions(output:{p})")),
             1 => (1..=4u8).prop_map(move |t| format!(",goto_table:{}", (table + t).min(4))),
         ];
-        let actions = prop::collection::vec(action(table), 0..5);
-        (matches(), actions, ends).prop_map(move |(m, a, end)| {
+        (matches_and_actions(table), ends).prop_map(move |((m, a), end)| {
             let a = a.join(",");
             let list = format!("{a}{end}");
             let list = list.trim_start_matches(',');
@@ -224,8 +335,14 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// At least so many cases; more if the environment says so (`PROPTEST_CASES`).
+fn config(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(cases), ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(config(300))]
 
     #[test]
     fn the_fast_path_does_what_the_naive_switch_does(steps in steps()) {

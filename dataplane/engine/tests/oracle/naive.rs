@@ -73,14 +73,55 @@ impl Packet {
         self.bytes[14..16].copy_from_slice(&tci.to_be_bytes());
     }
 
+    /// Take the outermost tag off, if there is one.
+    fn strip_tag(&mut self) {
+        if self.is_tagged() {
+            self.bytes.drain(12..16);
+        }
+    }
+
     fn is_ipv4(&self) -> bool {
         self.be16(self.ethertype_at()) == 0x0800
     }
 
+    fn is_ipv6(&self) -> bool {
+        self.be16(self.ethertype_at()) == 0x86dd
+    }
+
+    /// The number of the protocol inside IP, and where its header stands.
+    fn l4(&self) -> Option<(u8, usize)> {
+        let is_ip = self.is_ipv4() || self.is_ipv6();
+        is_ip.then(|| l4_of(&self.bytes, self.ethertype_at() + 2))
+    }
+
     /// The place of the ports, if the packet has any.
     fn ports_at(&self) -> Option<usize> {
-        let ip = self.ethertype_at() + 2;
-        (self.is_ipv4() && matches!(self.bytes[ip + 9], 6 | 17)).then_some(ip + 20)
+        self.l4().filter(|(proto, _)| matches!(proto, 6 | 17)).map(|(_, at)| at)
+    }
+
+    /// The place of the ICMPv6 header, if the packet has one.
+    fn icmp6_at(&self) -> Option<usize> {
+        self.l4().filter(|(proto, _)| *proto == 58).map(|(_, at)| at)
+    }
+
+    /// The place of the TTL or hop limit, if the packet has one.
+    fn ttl_at(&self) -> Option<usize> {
+        let at = self.ethertype_at() + 2;
+        self.l4().map(|_| if self.is_ipv4() { at + 8 } else { at + 7 })
+    }
+
+    /// Change bits of the type of service or traffic class.
+    fn change_tos(&mut self, value: u8, mask: u8) {
+        let at = self.ethertype_at() + 2;
+        if self.is_ipv4() {
+            self.bytes[at + 1] = self.bytes[at + 1] & !mask | value & mask;
+            self.fix();
+        } else if self.is_ipv6() {
+            let old = (self.be16(at) >> 4) as u8;
+            let new = u16::from(old & !mask | value & mask);
+            let word = self.be16(at) & 0xf00f | new << 4;
+            self.put(at, &word.to_be_bytes());
+        }
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -90,8 +131,8 @@ impl Packet {
     /// Make checksums right after a change.
     fn fix(&mut self) {
         let at = self.ethertype_at() + 2;
-        let udp = self.bytes[at + 9] == 17;
-        let summed = !udp || self.be16(at + 26) != 0;
+        let (proto, l4) = l4_of(&self.bytes, at);
+        let summed = proto != 17 || self.be16(l4 + 6) != 0;
         fix_checksums(&mut self.bytes, at, summed);
     }
 
@@ -111,12 +152,41 @@ impl Packet {
                 self.put(at, &v.to_be_bytes()[12..]);
                 self.fix();
             }
-            Mf::NwTos if self.is_ipv4() => {
-                let at = self.ethertype_at() + 3;
-                self.bytes[at] = self.bytes[at] & 3 | v as u8 & 0xfc;
+            Mf::IpSrc | Mf::IpDst => {}
+            Mf::Ipv6Src | Mf::Ipv6Dst if self.is_ipv6() => {
+                let at = self.ethertype_at() + 2 + if field == Mf::Ipv6Src { 8 } else { 24 };
+                self.put(at, &v.to_be_bytes());
                 self.fix();
             }
-            Mf::IpSrc | Mf::IpDst | Mf::NwTos => {}
+            Mf::Ipv6Label if self.is_ipv6() => {
+                let at = self.ethertype_at() + 3;
+                let high = self.bytes[at] & 0xf0 | (v >> 16) as u8;
+                self.put(at, &[high, (v >> 8) as u8, v as u8]);
+            }
+            Mf::Ipv6Src | Mf::Ipv6Dst | Mf::Ipv6Label => {}
+            Mf::NwTos => self.change_tos(v as u8, 0xfc),
+            Mf::IpDscp => self.change_tos((v << 2) as u8, 0xfc),
+            Mf::NwEcn => self.change_tos(v as u8, 3),
+            Mf::NwTtl => {
+                if let Some(at) = self.ttl_at() {
+                    self.bytes[at] = v as u8;
+                    self.fix();
+                }
+            }
+            Mf::Icmpv6Type | Mf::NdTarget | Mf::NdSll => {
+                let Some(at) = self.icmp6_at() else { return };
+                match field {
+                    Mf::Icmpv6Type => self.bytes[at] = v as u8,
+                    _ if self.bytes[at] != 135 => {}
+                    Mf::NdTarget => self.put(at + 8, &v.to_be_bytes()),
+                    // Behind the target, and the type and length of the option.
+                    _ => self.put(at + 26, &v.to_be_bytes()[10..]),
+                }
+                self.fix();
+            }
+            Mf::VlanVid => self.change_tag(v as u16 & 0xfff, 0xfff),
+            Mf::VlanTci if v & 0x1000 != 0 => self.change_tag(v as u16 & 0xefff, 0xefff),
+            Mf::VlanTci => self.strip_tag(),
             _ if is_port(field) => {
                 let is_src = matches!(field, Mf::TcpSrc | Mf::UdpSrc);
                 if let Some(at) = self.ports_at() {
@@ -221,6 +291,15 @@ impl Naive {
             if way.exit {
                 return;
             }
+            if let (Action::DecTtl(_), Some(at)) = (action, packet.ttl_at()) {
+                // What is at its end is for the controller, and the list ends.
+                if packet.bytes[at] <= 1 {
+                    return;
+                }
+                packet.bytes[at] -= 1;
+                packet.fix();
+                continue;
+            }
             self.action(packet, action, table, way);
         }
     }
@@ -233,8 +312,13 @@ impl Naive {
             }
             Action::SetVlanVid(v) => packet.change_tag(*v, 0xfff),
             Action::SetVlanPcp(p) => packet.change_tag(u16::from(*p) << 13, 0xe000),
-            Action::StripVlan { .. } if packet.is_tagged() => drop(packet.bytes.drain(12..16)),
-            Action::StripVlan { .. } => {}
+            Action::StripVlan { .. } => packet.strip_tag(),
+            // A third tag ends the packet's way.
+            Action::PushVlan(_) if packet.ethertype_at() == 20 => way.exit = true,
+            Action::PushVlan(tpid) => {
+                let [high, low] = tpid.to_be_bytes();
+                packet.bytes.splice(12..12, [high, low, 0, 0]);
+            }
             Action::Set(s) => packet.write(s.field(), s.value(), s.mask()),
             Action::Move { src, dst } => {
                 let v = src.get(&packet.key());
@@ -269,6 +353,7 @@ impl Naive {
                     self.aside(packet, &bucket.actions, table, way);
                 }
             }
+            Action::DecTtl(_) => {}
             Action::Exit => way.exit = true,
             other => panic!("the oracle does not know {other:?}"),
         }
@@ -297,17 +382,27 @@ impl Naive {
     }
 }
 
-/// Write the checksums of an IPv4 packet at `at` anew; that of UDP only if it has one.
+/// The protocol inside the IP packet at `at`, and where its header stands.
+fn l4_of(f: &[u8], at: usize) -> (u8, usize) {
+    if f[at] >> 4 == 6 { (f[at + 6], at + 40) } else { (f[at + 9], at + 20) }
+}
+
+/// Write the checksums of an IP packet at `at` anew; that of the protocol inside only if it has one.
 pub fn fix_checksums(f: &mut [u8], at: usize, with_l4: bool) {
-    f[at + 10..at + 12].fill(0);
-    let header = sum(&f[at..at + 20], 0);
-    f[at + 10..at + 12].copy_from_slice(&header.to_be_bytes());
-    let total = usize::from(u16::from_be_bytes([f[at + 2], f[at + 3]]));
-    let (proto, l4, end) = (f[at + 9], at + 20, at + total);
+    let (proto, l4) = l4_of(f, at);
+    let be16 = |f: &[u8], at: usize| usize::from(u16::from_be_bytes([f[at], f[at + 1]]));
+    let (addresses, end) = if f[at] >> 4 == 6 {
+        (at + 8..l4, l4 + be16(f, at + 4))
+    } else {
+        f[at + 10..at + 12].fill(0);
+        let header = sum(&f[at..l4], 0);
+        f[at + 10..at + 12].copy_from_slice(&header.to_be_bytes());
+        (at + 12..l4, at + be16(f, at + 2))
+    };
     let field = match proto {
         6 => l4 + 16,
         17 => l4 + 6,
-        1 => l4 + 2,
+        1 | 58 => l4 + 2,
         _ => return,
     };
     f[field..field + 2].fill(0);
@@ -317,8 +412,7 @@ pub fn fix_checksums(f: &mut [u8], at: usize, with_l4: bool) {
     let pseudo = match proto {
         1 => 0,
         _ => {
-            let addresses = f[at + 12..at + 20].chunks(2);
-            let words = addresses.map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])));
+            let words = f[addresses].chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])));
             words.sum::<u32>() + u32::from(proto) + (end - l4) as u32
         }
     };
