@@ -228,7 +228,7 @@ fn action(table: u8) -> impl Strategy<Value = String> {
         1 => Just("move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]".to_owned()),
         1 => Just("set_field:2->in_port".to_owned()).boxed(),
         1 => Just("exit".to_owned()),
-        2 => (1u32..4).prop_map(|g| format!("group:{g}")),
+        2 => (1u32..7).prop_map(|g| format!("group:{g}")),
     ]
     .boxed();
     let further = move |t: u8| format!("resubmit(,{})", (table + 1 + t).min(4));
@@ -280,10 +280,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-const GROUPS: [&str; 3] = [
+/// Groups 3 and 4 have dead buckets: there is no port 9.
+const GROUPS: [&str; 6] = [
     "group_id=1,type=all,bucket=output:1,bucket=mod_vlan_vid:3,output:2",
     "group_id=2,type=indirect,bucket=mod_dl_dst:02:00:00:00:00:02,output:3",
-    "group_id=3,type=ff,bucket=watch_port:1,output:1,bucket=watch_port:2,output:2",
+    "group_id=3,type=ff,bucket=watch_port:9,output:1,bucket=watch_port:2,output:2",
+    "group_id=4,type=select,bucket=output:1,bucket=watch_port:9,output:2,bucket=output:3",
+    "group_id=5,type=select,bucket=weight:0,output:1,bucket=weight:5,mod_vlan_vid:1,output:2,\
+     bucket=weight:3,output:3,bucket=weight:1,output:4",
+    "group_id=6,type=select,bucket=watch_port:9,output:1",
 ];
 
 fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
@@ -315,7 +320,7 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 rig.publish();
                 for (port, frame) in list {
                     let got = rig.pass(*port, frame);
-                    let want = naive.pass(*port, frame);
+                    let want = naive.pass(*port, frame, &got);
                     prop_assert_eq!(
                         &got,
                         &want,

@@ -1,9 +1,11 @@
 //! A switch as simple as can be: rules in a list, actions on bytes.
 
+use std::collections::HashMap;
+
 use flow::{Field, FlowKey, extract};
-use ofproto::action::{Action, OfPort};
+use ofproto::action::{Action, GroupId, OfPort};
 use ofproto::flowmod::{Command, FlowMod};
-use ofproto::group::{Group, GroupType};
+use ofproto::group::{Bucket, Group, GroupType};
 use ofproto::mf::Mf;
 
 struct Rule {
@@ -16,7 +18,12 @@ pub struct Naive {
     rules: Vec<Rule>,
     pub groups: Vec<Group>,
     ports: u32,
+    /// The buckets that select groups have been seen to choose.
+    chosen: HashMap<Choice, usize>,
 }
+
+/// A select group, and what tells flows apart: addresses, type, protocol and ports.
+type Choice = (GroupId, Vec<u128>);
 
 /// A packet on its way.
 #[derive(Clone)]
@@ -27,12 +34,19 @@ struct Packet {
     metadata: u64,
 }
 
+/// Frames and the ports they leave by.
+pub type Sent = Vec<(u32, Vec<u8>)>;
+
 /// One packet's way through the tables.
 struct Way {
     out: Vec<(u32, Vec<u8>)>,
     hits: Vec<usize>,
     set: Vec<Action>,
     exit: bool,
+    /// Buckets that select groups shall take, in the order in which they are asked first.
+    plan: Vec<usize>,
+    /// What they took, of how many live ones.
+    free: Vec<(Choice, usize, usize)>,
 }
 
 impl Packet {
@@ -136,6 +150,21 @@ impl Packet {
         fix_checksums(&mut self.bytes, at, summed);
     }
 
+    /// What packets of one flow have in common.
+    fn flow(&self) -> Vec<u128> {
+        use Mf::*;
+        let mut of = vec![EthSrc, EthDst, EthType];
+        if self.is_ipv4() {
+            of.extend([IpSrc, IpDst, NwProto]);
+        } else if self.is_ipv6() {
+            of.extend([Ipv6Src, Ipv6Dst, NwProto]);
+        }
+        if self.ports_at().is_some() {
+            of.extend([TcpSrc, TcpDst]);
+        }
+        of.into_iter().map(|f| self.read(f)).collect()
+    }
+
     fn read(&self, field: Mf) -> u128 {
         field.get(&self.key())
     }
@@ -209,7 +238,7 @@ fn is_port(field: Mf) -> bool {
 
 impl Naive {
     pub fn new(ports: u32) -> Naive {
-        Naive { rules: Vec::new(), groups: Vec::new(), ports }
+        Naive { rules: Vec::new(), groups: Vec::new(), ports, chosen: HashMap::new() }
     }
 
     pub fn add(&mut self, m: &FlowMod) {
@@ -250,20 +279,80 @@ impl Naive {
     }
 
     /// What leaves when this frame comes in, by port.
-    pub fn pass(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
-        let mut packet =
-            Packet { bytes: frame.to_vec(), in_port: OfPort(port), regs: [0; 16], metadata: 0 };
-        let mut way = Way { out: Vec::new(), hits: Vec::new(), set: Vec::new(), exit: false };
-        self.table(&mut packet, 0, &mut way);
-        let set = std::mem::take(&mut way.set);
-        // `exit` ends the action set too, as in Open vSwitch.
-        self.actions(&mut packet, &set, 0, &mut way);
+    ///
+    /// Which live bucket a select group takes is the switch's choice. Every choice is tried for one
+    /// that gives what the switch `got`; a choice that is known by that must be kept for the flow.
+    pub fn pass(&mut self, port: u32, frame: &[u8], got: &Sent) -> Sent {
+        let mut fits = Vec::new();
+        let mut plan = Vec::new();
+        let mut first = None;
+        for tried in 0.. {
+            assert!(tried < 1 << 16, "too many choices");
+            let way = self.walk(port, frame, plan);
+            plan = way.free.iter().map(|(_, taken, _)| *taken).collect();
+            // The next plan: another last choice, or if there is none, another one before it.
+            while let Some(last) = plan.last_mut() {
+                *last += 1;
+                if *last < way.free[plan.len() - 1].2 {
+                    break;
+                }
+                plan.pop();
+            }
+            first.get_or_insert_with(|| way.out.clone());
+            if way.out == *got {
+                fits.push(way);
+            }
+            if plan.is_empty() {
+                break;
+            }
+        }
+        if let [only] = &fits[..] {
+            self.chosen.extend(only.free.iter().map(|(choice, taken, _)| (choice.clone(), *taken)));
+        }
+        let Some(way) = fits.into_iter().next() else { return first.unwrap_or_default() };
         for hit in &way.hits {
             self.rules[*hit].packets += 1;
             self.rules[*hit].bytes += frame.len() as u64;
         }
-        way.out.sort_by_key(|(p, _)| *p);
         way.out
+    }
+
+    /// One way of the frame, with these choices of select groups and the first bucket for more.
+    fn walk(&self, port: u32, frame: &[u8], plan: Vec<usize>) -> Way {
+        let mut packet =
+            Packet { bytes: frame.to_vec(), in_port: OfPort(port), regs: [0; 16], metadata: 0 };
+        let (out, hits, set, free) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut way = Way { out, hits, set, exit: false, plan, free };
+        self.table(&mut packet, 0, &mut way);
+        let set = std::mem::take(&mut way.set);
+        // `exit` ends the action set too, as in Open vSwitch.
+        self.actions(&mut packet, &set, 0, &mut way);
+        way.out.sort_by_key(|(p, _)| *p);
+        way
+    }
+
+    /// The buckets of the group that this packet goes through.
+    fn buckets<'a>(&self, group: &'a Group, packet: &Packet, way: &mut Way) -> Vec<&'a Bucket> {
+        let lives = |b: &&Bucket| b.watch_port.is_none_or(|p| (1..=self.ports).contains(&p.0));
+        match group.kind {
+            GroupType::All => group.buckets.iter().collect(),
+            GroupType::Indirect => group.buckets.iter().take(1).collect(),
+            GroupType::FastFailover => group.buckets.iter().find(lives).into_iter().collect(),
+            GroupType::Select => {
+                let live: Vec<_> =
+                    group.buckets.iter().filter(lives).filter(|b| b.weight > 0).collect();
+                let choice = (group.id, packet.flow());
+                let before =
+                    way.free.iter().find(|(c, ..)| *c == choice).map(|(_, taken, _)| *taken);
+                let known = before.or_else(|| self.chosen.get(&choice).copied());
+                let taken = known.unwrap_or_else(|| {
+                    let taken = way.plan.get(way.free.len()).copied().unwrap_or(0);
+                    way.free.push((choice, taken, live.len()));
+                    taken
+                });
+                live.get(taken).copied().into_iter().collect()
+            }
+        }
     }
 
     fn table(&self, packet: &mut Packet, table: u8, way: &mut Way) {
@@ -348,8 +437,7 @@ impl Naive {
             }
             Action::Group(id) => {
                 let Some(g) = self.groups.iter().find(|g| g.id == *id) else { return };
-                let n = if g.kind == GroupType::All { g.buckets.len() } else { 1 };
-                for bucket in g.buckets.iter().take(n) {
+                for bucket in self.buckets(g, packet, way) {
                     self.aside(packet, &bucket.actions, table, way);
                 }
             }
