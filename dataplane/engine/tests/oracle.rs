@@ -330,12 +330,19 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
                         format!("{}\n{}", rig.drops(), rig.rules())
                     );
                 }
+                // Each time, as rules that are deleted later counted too.
+                for (table, priority, packets, bytes) in rig.counters() {
+                    let want = naive.counted(table, priority);
+                    prop_assert_eq!(
+                        (packets, bytes),
+                        want,
+                        "table {} priority {}",
+                        table,
+                        priority
+                    );
+                }
             }
         }
-    }
-    for (table, priority, packets, bytes) in rig.counters() {
-        let want = naive.counted(table, priority);
-        prop_assert_eq!((packets, bytes), want, "table {} priority {}", table, priority);
     }
     Ok(())
 }
