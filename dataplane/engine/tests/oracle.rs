@@ -7,6 +7,8 @@
 
 #[path = "oracle/naive.rs"]
 mod naive;
+#[path = "oracle/packet.rs"]
+mod packet;
 #[path = "oracle/rig.rs"]
 mod rig;
 
@@ -62,7 +64,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                     f.extend([0, 0, 0, 0, ttl, proto, 0, 0, 10, 0, 0, a, 10, 0, 0, b]);
                     f.extend(l4);
                     f.extend(payload);
-                    naive::fix_checksums(&mut f, start, kind != 4);
+                    packet::fix_checksums(&mut f, start, kind != 4);
                 }
             }
             f
@@ -97,7 +99,7 @@ fn packet6(
     f.extend(((l4.len() + payload.len()) as u16).to_be_bytes());
     f.extend([proto, ttl]);
     f.extend([address(a), address(b), l4, payload.to_vec()].concat());
-    naive::fix_checksums(f, start, true);
+    packet::fix_checksums(f, start, true);
 }
 
 /// Matches on IPv6 packets.
