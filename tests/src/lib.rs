@@ -20,6 +20,7 @@ pub mod http;
 pub mod lab;
 pub mod monitor;
 pub mod ovs;
+pub mod pcap;
 pub mod raw;
 pub mod report;
 pub mod runner;

@@ -10,6 +10,7 @@ pub mod differential;
 pub mod errors;
 pub mod flow_frames;
 pub mod flows;
+pub mod golden;
 pub mod hard_inputs;
 pub mod harness;
 pub mod interfaces;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         bridges::CASES,
         learning::CASES,
         flow_frames::CASES,
+        golden::CASES,
         internal::CASES,
         tunnels::CASES,
         tunnel_paths::CASES,
