@@ -70,7 +70,8 @@ impl Daemon {
 
     /// Wait until it answers.
     pub fn ready(mut self) -> Result<Self> {
-        let (mut ended, limit) = (None, Duration::from_secs(30));
+        // A thousand ports take the kernel half a minute, and longer when it has other work.
+        let (mut ended, limit) = (None, Duration::from_secs(120));
         wait::until_for(limit, "the daemon answers", || {
             ended = self.child.try_wait()?;
             let up = ended.is_some() || self.ctl(&["version"])?.status == 0;

@@ -283,6 +283,8 @@ fn replies_together_have_a_limit_and_the_slowest_reader_pays() {
     let mut slow: Vec<Peer> = (0..4).map(|_| rig.connect()).collect();
     for peer in &mut slow {
         peer.request(1, "big", &json!({"bytes": 3 << 20}));
+        // The reply is on its way, and none comes after the one below.
+        peer.reader.fill_buf().expect("the beginning of a reply");
     }
     let mut peer = rig.connect();
     peer.request(2, "big", &json!({"bytes": 3 << 20}));

@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
     Case::new("interface-queues", "every queue of a multi-queue interface is received", queues),
     Case::new("interface-churn", "random interfaces deleted under load: no frame is lost", churn)
         .limit(240),
-    Case::new("thousand-ports", "1,000 ports are configured and forward", thousand).limit(400),
+    Case::new("thousand-ports", "1,000 ports are configured and forward", thousand).limit(500),
 ];
 
 /// Wait until `show` tells a state other than up (or up again) for a port.

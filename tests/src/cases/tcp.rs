@@ -28,7 +28,12 @@ pub fn serve(host: &Host) -> Result<Background> {
 pub fn measure(from: &Host, to: &str, more: &[&str]) -> Result<u64> {
     let mut args = vec!["iperf3", "--json", "-c", to];
     args.extend(more);
-    let text = from.node.run(&args)?;
+    let mut text = String::new();
+    // A server does not listen for a moment after each of its tests.
+    wait::until("the server takes a connection", || {
+        text = from.node.output(&args)?.stdout;
+        Ok(!text.contains("Connection refused"))
+    })?;
     let document: serde_json::Value = serde_json::from_str(&text)?;
     let end = document.get("end").context("iperf3 says no end")?;
     let sum = end.get("sum_received").or(end.get("sum"));
