@@ -68,37 +68,84 @@ enum End {
     Skipped(String),
 }
 
+/// So many tests that failed at most are run once more.
+const FEW: usize = 5;
+
 /// Run the chosen tests. `Ok(false)` when one failed. The last line printed is the tally.
+///
+/// A test that failed is run once more after all others, when there are only a [`FEW`]: what passes
+/// then counts as passed, and a line `unsteady` names it.
 pub fn run(options: &Options) -> Result<bool> {
     let all = cases::all();
     let mut seen = HashSet::new();
     if let Some(twice) = all.iter().find(|case| !seen.insert(case.name)) {
         bail!("two tests are named {}", twice.name);
     }
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let mut tally = Tally::default();
     for case in all.iter().filter(|case| chosen(case, &options.names)) {
-        let start = Instant::now();
-        let (end, text) = run_one(case, options)?;
-        let seconds = start.elapsed().as_secs_f32();
-        match &end {
-            End::Passed => println!("ok      {} ({seconds:.1} s)", case.name),
-            End::Skipped(why) => println!("skipped {}: {why}", case.name),
-            End::Failed(why) => println!("FAILED  {} ({seconds:.1} s): {why}", case.name),
+        tally.count(case, run_and_report(case, options)?);
+    }
+    if tally.failed.len() <= FEW && !options.keep {
+        let mut unsteady = Vec::new();
+        for case in std::mem::take(&mut tally.failed) {
+            println!("once more: {}", case.name);
+            let end = run_and_report(&case, options)?;
+            if matches!(end, End::Passed) {
+                unsteady.push(case.name);
+            }
+            tally.count(&case, end);
         }
-        if !text.is_empty() && (options.verbose || matches!(end, End::Failed(_))) {
-            println!("------- {}: {}", case.name, case.about);
-            println!("{}\n-------", text.trim_end());
-        }
-        let _ = std::io::stdout().flush();
-        match end {
-            End::Passed => passed += 1,
-            End::Failed(_) => failed += 1,
-            End::Skipped(_) => skipped += 1,
+        if !unsteady.is_empty() {
+            println!("unsteady: {}", unsteady.join(", "));
         }
     }
-    print!("{passed} passed, {failed} failed");
-    println!("{}", if skipped > 0 { format!(", {skipped} skipped") } else { String::new() });
-    Ok(failed == 0)
+    println!("{tally}");
+    Ok(tally.failed.is_empty())
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    skipped: usize,
+    failed: Vec<Case>,
+}
+
+impl Tally {
+    fn count(&mut self, case: &Case, end: End) {
+        match end {
+            End::Passed => self.passed += 1,
+            End::Skipped(_) => self.skipped += 1,
+            End::Failed(_) => self.failed.push(*case),
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed.len())?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Run one test and print how it ended; what it printed too, when it failed.
+fn run_and_report(case: &Case, options: &Options) -> Result<End> {
+    let start = Instant::now();
+    let (end, text) = run_one(case, options)?;
+    let seconds = start.elapsed().as_secs_f32();
+    match &end {
+        End::Passed => println!("ok      {} ({seconds:.1} s)", case.name),
+        End::Skipped(why) => println!("skipped {}: {why}", case.name),
+        End::Failed(why) => println!("FAILED  {} ({seconds:.1} s): {why}", case.name),
+    }
+    if !text.is_empty() && (options.verbose || matches!(end, End::Failed(_))) {
+        println!("------- {}: {}", case.name, case.about);
+        println!("{}\n-------", text.trim_end());
+    }
+    let _ = std::io::stdout().flush();
+    Ok(end)
 }
 
 fn chosen(case: &Case, names: &[String]) -> bool {

@@ -27,6 +27,9 @@ pub fn enter() -> bool {
         eprintln!("skipped: no network namespace of its own: {e} (needs root)");
         return false;
     }
+    // Without link-local addresses the kernel sends nothing by itself.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1")
+        .expect("a setting of IPv6");
     ip("link set lo up");
     true
 }
@@ -48,13 +51,17 @@ pub fn run(program: &str, args: &str) -> String {
     text
 }
 
+/// What sets a namespace up as [`enter`] does, and holds it.
+const QUIET_NAMESPACE: &str = "echo 1 > /proc/sys/net/ipv6/conf/default/addr_gen_mode; \
+     ip link set lo up; echo ready; exec sleep 600";
+
 /// A second network namespace, held by a process.
 pub struct OtherNs(Child);
 
 impl OtherNs {
     pub fn new() -> OtherNs {
         let mut child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up; echo ready; exec sleep 600"])
+            .args(["--net", "sh", "-c", QUIET_NAMESPACE])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
