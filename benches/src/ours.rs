@@ -19,7 +19,6 @@ use ofproto::rules::RuleSpec;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
 use ofproto::text::{NoNames, parse_flows};
-use ofproto::vlan::VlanConfig;
 use ports::memory::MemoryQueue;
 use ports::trace::Trace;
 use ports::{Queue, QueueCounters};
@@ -188,17 +187,7 @@ pub(crate) fn other(what: &str) -> std::io::Error {
 }
 
 pub(crate) fn port(n: u32) -> Port {
-    Port {
-        ofport: OfPort(n),
-        name: format!("p{n}").into(),
-        kind: PortKind::Datapath(DpPort(n)),
-        vlan: VlanConfig::default(),
-        up: true,
-        no_flood: false,
-        no_forward: false,
-        no_receive: false,
-        mtu: 0,
-    }
+    Port::new(OfPort(n), format!("p{n}"), PortKind::Datapath(DpPort(n)))
 }
 
 /// A match on fields: (field, value, mask).

@@ -292,15 +292,13 @@ impl EngineBackend {
             self.switch.set_port(
                 id,
                 ofproto::snapshot::Port {
-                    ofport: OfPort(u32::from(port.ofport)),
-                    name: name.into(),
                     up: peer.is_some(),
-                    kind: PortKind::Patch(peer),
                     vlan: translate::vlan(&port.settings),
-                    no_flood: false,
-                    no_forward: false,
-                    no_receive: false,
-                    mtu: 0,
+                    ..ofproto::snapshot::Port::new(
+                        OfPort(u32::from(port.ofport)),
+                        name,
+                        PortKind::Patch(peer),
+                    )
                 },
             );
         }

@@ -113,15 +113,10 @@ impl Opened {
     /// The port as translation sees it.
     pub fn port(&self, name: &str) -> Port {
         Port {
-            ofport: self.ofport,
-            name: name.into(),
-            kind: OfKind::Datapath(self.dp),
             vlan: self.vlan.clone(),
             up: *self.handle.state() == Device::Up,
-            no_flood: false,
-            no_forward: false,
-            no_receive: false,
             mtu: self.handle.status().mtu.unwrap_or(0),
+            ..Port::new(self.ofport, name, OfKind::Datapath(self.dp))
         }
     }
 

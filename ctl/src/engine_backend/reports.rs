@@ -173,7 +173,7 @@ impl EngineBackend {
             reasons.push((why.name(), why.text(), packets));
         }
         reasons.push((
-            "no-monitor",
+            "no_monitor",
             "a packet for a controller while nobody monitored its bridge",
             self.monitors.unheard(),
         ));

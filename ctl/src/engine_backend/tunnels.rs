@@ -131,15 +131,12 @@ impl EngineBackend {
             _ => Default::default(),
         };
         let entry = OfPortEntry {
-            ofport,
-            name: name.into(),
-            kind: PortKind::Tunnel(Arc::new(TunnelPort { config, sequence, counters })),
             vlan: translate::vlan(&port.settings),
-            up: true,
-            no_flood: false,
-            no_forward: false,
-            no_receive: false,
-            mtu: 0,
+            ..OfPortEntry::new(
+                ofport,
+                name,
+                PortKind::Tunnel(Arc::new(TunnelPort { config, sequence, counters })),
+            )
         };
         self.switch.set_port(id, entry);
         Ok(())

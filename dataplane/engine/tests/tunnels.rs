@@ -15,7 +15,6 @@ use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
 use ofproto::text::{NoNames, parse_flows};
 use ofproto::underlay::TunnelPort;
-use ofproto::vlan::VlanConfig;
 use ports::memory::{MemoryPort, MemoryQueue};
 use ports::{Queue, QueueCounters};
 use tunnel::TunnelConfig;
@@ -39,17 +38,7 @@ struct Node {
 }
 
 fn port(n: u32, kind: PortKind) -> Port {
-    Port {
-        ofport: OfPort(n),
-        name: format!("p{n}").into(),
-        kind,
-        vlan: VlanConfig::default(),
-        up: true,
-        no_flood: false,
-        no_forward: false,
-        no_receive: false,
-        mtu: 0,
-    }
+    Port::new(OfPort(n), format!("p{n}"), kind)
 }
 
 impl Node {

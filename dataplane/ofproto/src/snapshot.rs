@@ -66,6 +66,23 @@ pub struct Port {
     pub mtu: u32,
 }
 
+impl Port {
+    /// A port that is up, a trunk for every VLAN, without a limit of size.
+    pub fn new(ofport: OfPort, name: impl Into<Box<str>>, kind: PortKind) -> Port {
+        Port {
+            ofport,
+            name: name.into(),
+            kind,
+            vlan: VlanConfig::default(),
+            up: true,
+            no_flood: false,
+            no_forward: false,
+            no_receive: false,
+            mtu: 0,
+        }
+    }
+}
+
 /// A learned address.
 #[derive(Debug)]
 pub struct FdbEntry {

@@ -68,17 +68,7 @@ impl Rig {
 }
 
 fn port(n: u32) -> Port {
-    Port {
-        ofport: OfPort(n),
-        name: format!("p{n}").into(),
-        kind: PortKind::Datapath(DpPort(n)),
-        vlan: Default::default(),
-        up: true,
-        no_flood: false,
-        no_forward: false,
-        no_receive: false,
-        mtu: 0,
-    }
+    Port::new(OfPort(n), format!("p{n}"), PortKind::Datapath(DpPort(n)))
 }
 
 const LIMITED: &str = "in_port=1,actions=learn(table=9,cookie=0x5,limit=2,result_dst=reg0[3],\

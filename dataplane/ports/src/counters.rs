@@ -7,47 +7,27 @@
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! drops {
-    ($($id:ident $name:literal $text:literal;)*) => {
-        /// Why a port dropped a packet.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum PortDrop { $(#[doc = $text] $id,)* }
-
-        impl PortDrop {
-            /// Every reason.
-            pub const ALL: &'static [PortDrop] = &[$(PortDrop::$id,)*];
-            /// How many reasons there are.
-            pub const COUNT: usize = Self::ALL.len();
-            const NAMES: &'static [&'static str] = &[$($name,)*];
-            const TEXTS: &'static [&'static str] = &[$($text,)*];
-
-            /// The short name, stable for programs.
-            pub const fn name(self) -> &'static str { Self::NAMES[self as usize] }
-            /// A sentence a person understands.
-            pub const fn text(self) -> &'static str { Self::TEXTS[self as usize] }
-        }
-    };
-}
-
-drops! {
-    RxNoFrame "rx_no_frame" "A packet came and no free frame was left for it.";
-    RxRingFull "rx_ring_full" "The kernel dropped packets: the receive ring was full.";
-    RxFillEmpty "rx_fill_empty" "The kernel dropped packets: it had no free frame to put them into.";
-    RxKernel "rx_kernel" "The kernel dropped packets on receive, for another reason.";
-    RxTooBig "rx_too_big" "A received packet was larger than the switch can carry.";
-    RxRunt "rx_runt" "A received packet had no bytes, or the device gave less than its own header.";
-    RxOffload "rx_offload" "A received packet asked for an offload that was not agreed on.";
-    RxBroken "rx_broken" "A received packet of several buffers had no end.";
-    TxFull "tx_full" "The transmit ring, or the device's queue, was full.";
-    TxDown "tx_down" "The interface was down.";
-    TxTooBig "tx_too_big" "The packet was larger than the interface's MTU allows.";
-    TxSegmentation "tx_segmentation" "The port cannot cut a packet into segments.";
-    TxInvalid "tx_invalid" "The kernel did not accept the packet.";
-    TxRefused "tx_refused" "The driver threw the packet away: too big, or no room at the other end.";
-    TxError "tx_error" "Sending failed for another reason.";
-    TxReceiveOnly "tx_receive_only" "The port only receives.";
-    Gone "gone" "The interface was gone.";
+flow::reasons! {
+    /// Why a port dropped a packet.
+    PortDrop {
+        RxNoFrame "rx_no_frame" "A packet came and no free frame was left for it.";
+        RxRingFull "rx_ring_full" "The kernel dropped packets: the receive ring was full.";
+        RxFillEmpty "rx_fill_empty" "The kernel dropped packets: it had no free frame to put them into.";
+        RxKernel "rx_kernel" "The kernel dropped packets on receive, for another reason.";
+        RxTooBig "rx_too_big" "A received packet was larger than the switch can carry.";
+        RxRunt "rx_runt" "A received packet had no bytes, or the device gave less than its own header.";
+        RxOffload "rx_offload" "A received packet asked for an offload that was not agreed on.";
+        RxBroken "rx_broken" "A received packet of several buffers had no end.";
+        TxFull "tx_full" "The transmit ring, or the device's queue, was full.";
+        TxDown "tx_down" "The interface was down.";
+        TxTooBig "tx_too_big" "The packet was larger than the interface's MTU allows.";
+        TxSegmentation "tx_segmentation" "The port cannot cut a packet into segments.";
+        TxInvalid "tx_invalid" "The kernel did not accept the packet.";
+        TxRefused "tx_refused" "The driver threw the packet away: too big, or no room at the other end.";
+        TxError "tx_error" "Sending failed for another reason.";
+        TxReceiveOnly "tx_receive_only" "The port only receives.";
+        Gone "gone" "The interface was gone.";
+    }
 }
 
 macro_rules! counters {

@@ -166,15 +166,8 @@ impl EngineBackend {
             let here = (running.id, OfPort(port.number.into()));
             let far = (self.bridge_id(&port.bridge)?, OfPort(there.ofport.into()));
             let entry = |at: OfPort, to, vlan| Port {
-                ofport: at,
-                name: name.as_str().into(),
-                kind: PortKind::Patch(Some(to)),
                 vlan,
-                up: true,
-                no_flood: false,
-                no_forward: false,
-                no_receive: false,
-                mtu: 0,
+                ..Port::new(at, name.as_str(), PortKind::Patch(Some(to)))
             };
             self.switch.set_port(far.0, entry(far.1, here, translate::vlan(&there.settings)));
             self.switch.set_port(here.0, entry(here.1, far, VlanConfig::default()));

@@ -13,7 +13,6 @@ use ofproto::program::DpPort;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
 use ofproto::text::{NoNames, parse_flows};
-use ofproto::vlan::VlanConfig;
 use ports::memory::{MemoryPort, MemoryQueue};
 use ports::{Queue, QueueCounters};
 
@@ -39,17 +38,7 @@ impl Rig {
         for n in [1u32, 2] {
             switch.set_port(
                 bridge,
-                Port {
-                    ofport: OfPort(n),
-                    name: format!("p{n}").into(),
-                    kind: PortKind::Datapath(DpPort(n)),
-                    vlan: VlanConfig::default(),
-                    up: true,
-                    no_flood: false,
-                    no_forward: false,
-                    no_receive: false,
-                    mtu: 0,
-                },
+                Port::new(OfPort(n), format!("p{n}"), PortKind::Datapath(DpPort(n))),
             );
             let counters = Arc::<QueueCounters>::default();
             let (port, queue) = MemoryQueue::channel(64, counters).unwrap();

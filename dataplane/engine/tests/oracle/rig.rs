@@ -12,7 +12,6 @@ use ofproto::program::DpPort;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
 use ofproto::text::{FlowTimes, NoNames, ShownFlow, show_flow};
-use ofproto::vlan::VlanConfig;
 use ports::memory::{MemoryPort, MemoryQueue};
 use ports::{Queue, QueueCounters};
 
@@ -130,15 +129,5 @@ impl Rig {
 }
 
 fn described(n: u32) -> Port {
-    Port {
-        ofport: OfPort(n),
-        name: format!("p{n}").into(),
-        kind: PortKind::Datapath(DpPort(n)),
-        vlan: VlanConfig::default(),
-        up: true,
-        no_flood: false,
-        no_forward: false,
-        no_receive: false,
-        mtu: 0,
-    }
+    Port::new(OfPort(n), format!("p{n}"), PortKind::Datapath(DpPort(n)))
 }

@@ -6,7 +6,7 @@ use flow::{Drop, Field};
 
 use super::{Ctx, Effect};
 use crate::snapshot::{Dep, OfPort, Port, PortKind, fdb_key};
-use crate::vlan::{Inside, VlanConfig};
+use crate::vlan::Inside;
 
 /// Bit of an address that says multicast.
 const MULTICAST: u64 = 1 << 40;
@@ -16,25 +16,13 @@ fn is_reserved(mac: u64) -> bool {
     mac & !0xf == 0x0180_c200_0000
 }
 
-/// The port of packets that come by none: a trunk for every VLAN.
-fn nowhere(ofport: OfPort) -> Port {
-    Port {
-        ofport,
-        name: "".into(),
-        kind: PortKind::Patch(None),
-        vlan: VlanConfig::default(),
-        up: true,
-        no_flood: false,
-        no_forward: false,
-        no_receive: false,
-        mtu: 0,
-    }
-}
-
 impl Ctx<'_> {
     pub(super) fn normal(&mut self) {
         self.depend(Dep::Bridge(self.bridge.id));
-        let nowhere = self.is_from_nowhere().then(|| Arc::new(nowhere(self.in_port)));
+        // What comes by no port is treated as from a trunk.
+        let nowhere = self
+            .is_from_nowhere()
+            .then(|| Arc::new(Port::new(self.in_port, "", PortKind::Patch(None))));
         let Some(in_port) = nowhere.as_ref().or_else(|| self.port(self.in_port)) else {
             return self.drop(Drop::PortGone);
         };

@@ -127,17 +127,7 @@ fn switch() -> (Switch, [BridgeId; 2]) {
                 PORTS => PortKind::Patch(Some((bridges[1 - b], OfPort(PORTS)))),
                 _ => PortKind::Datapath(DpPort(b as u32 * PORTS + n)),
             };
-            let port = Port {
-                ofport: OfPort(n),
-                name: format!("p{n}").into(),
-                kind,
-                vlan: Default::default(),
-                up: true,
-                no_flood: false,
-                no_forward: false,
-                no_receive: false,
-                mtu: 0,
-            };
+            let port = Port::new(OfPort(n), format!("p{n}"), kind);
             switch.set_port(bridge, port);
         }
     }
