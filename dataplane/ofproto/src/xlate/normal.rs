@@ -81,13 +81,14 @@ impl Ctx<'_> {
     /// To every port that carries the VLAN but the one the packet came by.
     fn flood(&mut self, inside: &Inside, in_port: &Arc<Port>) {
         let bridge = self.bridge;
-        let before = self.used;
+        let before = (self.used, self.out.drop);
         for port in bridge.ports.values() {
             if port.ofport != in_port.ofport && !port.no_flood && port.vlan.carries(inside) {
                 self.output_normal(port, inside);
             }
         }
-        if self.used == before && self.out.drop.is_none() {
+        self.forget_ports_down(before);
+        if self.used == before.0 && self.out.drop.is_none() {
             self.drop(Drop::FlowDrop);
         }
     }
@@ -117,8 +118,17 @@ impl Ctx<'_> {
             .filter(|p| p.ofport != self.in_port && !(honour_no_flood && p.no_flood))
             .map(|p| p.ofport)
             .collect();
+        let before = (self.used, self.out.drop);
         for port in ports {
             self.output_port(port);
+        }
+        self.forget_ports_down(before);
+    }
+
+    /// What has reached one of the flooded ports was not dropped because another is down.
+    fn forget_ports_down(&mut self, (used, drop): (usize, Option<Drop>)) {
+        if self.used > used && self.out.drop == Some(Drop::PortDown) {
+            self.out.drop = drop;
         }
     }
 }
