@@ -15,6 +15,8 @@ mod neighbours;
 mod ports;
 mod reports;
 mod routers;
+mod start;
+mod steps;
 mod text;
 mod trace;
 mod trace_inside;
@@ -24,25 +26,20 @@ mod tunnels;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afxdp::{FramePool, Region};
+use afxdp::FramePool;
 use engine::Engine;
-use flow::Match;
-use ofproto::action::{Action, OfPort};
 use ofproto::flow_table::Removed;
-use ofproto::rules::RuleSpec;
-use ofproto::snapshot::{BridgeId, PortKind};
+use ofproto::snapshot::BridgeId;
 use ofproto::switch::{SavedTables, Switch};
 use serde_json::value::RawValue;
 
 use crate::backend::Backend;
 use crate::command::Command;
-use crate::config::{Bridge, Change, Config, Peer, Port, changes};
+use crate::config::{Config, changes};
 use crate::error::CtlError;
-use crate::options::{DaemonOptions, Poll, Workers};
-use crate::schema::{PortSettings, PortType};
+use crate::options::{DaemonOptions, Poll};
 
 use ports::{Devices, Opened};
 
@@ -66,6 +63,7 @@ pub struct EngineBackend {
     monitors: monitor::Monitors,
     zone_policies: conntrack::ZonePolicies,
     routers: routers::Routers,
+    guards: guards::Guards,
     connections_watched: bool,
     /// Notices of connections that had been lost when somebody was told last.
     notices_lost: u64,
@@ -76,8 +74,8 @@ impl EngineBackend {
     pub fn start(options: &DaemonOptions) -> Result<EngineBackend, CtlError> {
         let bytes = usize::try_from(options.umem.0)
             .map_err(|_| CtlError::invalid("--umem: more than this machine can address"))?;
-        let region = region(bytes)?;
-        let cores = cores(&options.workers)?;
+        let region = start::region(bytes)?;
+        let cores = start::cores(&options.workers)?;
         let poll = match options.poll {
             Poll::Adaptive => engine::Poll::Adaptive,
             Poll::Busy => engine::Poll::Busy,
@@ -99,6 +97,7 @@ impl EngineBackend {
             monitors: monitor::Monitors::default(),
             zone_policies: Default::default(),
             routers: Default::default(),
+            guards: Default::default(),
             connections_watched: false,
             notices_lost: 0,
         })
@@ -128,202 +127,6 @@ impl EngineBackend {
             _ => Ok(()),
         }
     }
-
-    fn carry_out(
-        &mut self,
-        change: &Change<'_>,
-        restore: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), CtlError> {
-        match change {
-            Change::DelPort { name, old, bridge } => self.del_port(bridge, name, old),
-            Change::DelBridge { name, .. } => self.del_bridge(name),
-            Change::AddBridge { name, new } => self.add_bridge(name, new, restore, warnings),
-            Change::SetBridge { name, new, .. } => self.set_bridge(name, new),
-            Change::AddPort { bridge, name, new } => {
-                self.add_port(bridge, name, new, restore, warnings)
-            }
-            Change::SetPort { bridge, name, old, new } => {
-                self.set_port(bridge, name, old, new, restore, warnings)
-            }
-        }
-    }
-
-    fn add_bridge(
-        &mut self,
-        name: &str,
-        new: &Bridge,
-        restore: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), CtlError> {
-        let now = self.now();
-        let id = self
-            .switch
-            .add_bridge(name, translate::bridge(&new.settings))
-            .ok_or_else(|| CtlError::internal(format!("no room for bridge \"{name}\"")))?;
-        if !new.settings.is_secure() {
-            let normal = vec![Action::output(OfPort::NORMAL)];
-            let spec = RuleSpec::new(0, 0, Match::default(), normal);
-            self.switch.add_rule(id, spec, now);
-        }
-        let settings = local_settings(new);
-        let opened = self.open_device(
-            name,
-            OfPort::LOCAL,
-            id,
-            PortType::Internal,
-            &settings,
-            restore,
-            warnings,
-        );
-        if let Err(e) = opened {
-            self.switch.remove_bridge(id);
-            return Err(e);
-        }
-        Ok(())
-    }
-
-    fn set_bridge(&mut self, name: &str, new: &Bridge) -> Result<(), CtlError> {
-        let id = self.bridge_id(name)?;
-        self.switch.set_settings(id, translate::bridge(&new.settings));
-        let settings = local_settings(new);
-        if let Some(opened) = self.open.get_mut(name) {
-            opened.set_interface(&settings, &self.devices.system)?;
-        }
-        self.show_port(name, &settings);
-        Ok(())
-    }
-
-    fn del_bridge(&mut self, name: &str) -> Result<(), CtlError> {
-        let id = self.bridge_id(name)?;
-        self.close_device(name)?;
-        self.switch.remove_bridge(id);
-        self.publish()
-    }
-
-    fn add_port(
-        &mut self,
-        bridge: &str,
-        name: &str,
-        new: &Port,
-        restore: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), CtlError> {
-        if new.port_type().is_joint() {
-            // Both ends are joined once all ports are known.
-            return Ok(());
-        }
-        if new.port_type().is_tunnel() {
-            return self.add_tunnel(bridge, name, new);
-        }
-        let id = self.bridge_id(bridge)?;
-        let ofport = OfPort(u32::from(new.ofport));
-        self.open_device(name, ofport, id, new.port_type(), &new.settings, restore, warnings)
-    }
-
-    fn del_port(&mut self, bridge: &str, name: &str, old: &Port) -> Result<(), CtlError> {
-        if !old.port_type().is_netdev() {
-            let id = self.bridge_id(bridge)?;
-            self.switch.remove_port(id, OfPort(u32::from(old.ofport)));
-            return self.publish();
-        }
-        self.close_device(name)
-    }
-
-    fn set_port(
-        &mut self,
-        bridge: &str,
-        name: &str,
-        old: &Port,
-        new: &Port,
-        restore: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), CtlError> {
-        if new.port_type().is_joint() {
-            if old.ofport != new.ofport {
-                self.del_port(bridge, name, old)?;
-            }
-            return Ok(());
-        }
-        if new.port_type().is_tunnel() {
-            if old.ofport != new.ofport {
-                self.del_port(bridge, name, old)?;
-            }
-            return self.add_tunnel(bridge, name, new);
-        }
-        let reopen = old.ofport != new.ofport || ports::needs_reopen(&old.settings, &new.settings);
-        if reopen {
-            self.close_device(name)?;
-            let added = self.add_port(bridge, name, new, restore, warnings);
-            if added.is_err() {
-                let mut ignored = Vec::new();
-                self.add_port(bridge, name, old, true, &mut ignored)?;
-            }
-            return added;
-        }
-        if let Some(opened) = self.open.get_mut(name) {
-            opened.set_interface(&new.settings, &self.devices.system)?;
-        }
-        self.show_port(name, &new.settings);
-        Ok(())
-    }
-
-    /// Bring an open port's entry in its bridge up to date with its settings and state.
-    fn show_port(&mut self, name: &str, settings: &PortSettings) {
-        let Some(o) = self.open.get_mut(name) else { return };
-        o.vlan = translate::vlan(settings);
-        self.place(name);
-    }
-
-    /// Bring all patch ports up to date with each other.
-    fn join_patches(&mut self, config: &Config) -> Result<(), CtlError> {
-        for (bridge, name, port) in config.ports() {
-            if port.port_type() != PortType::Patch {
-                continue;
-            }
-            let id = self.bridge_id(bridge)?;
-            let peer = match config.peer_of(name) {
-                Some(Peer::Joined { bridge, port }) => {
-                    let (_, peer) = config.port(port)?;
-                    Some((self.bridge_id(bridge)?, OfPort(u32::from(peer.ofport))))
-                }
-                _ => None,
-            };
-            self.switch.set_port(
-                id,
-                ofproto::snapshot::Port {
-                    up: peer.is_some(),
-                    vlan: translate::vlan(&port.settings),
-                    ..ofproto::snapshot::Port::new(
-                        OfPort(u32::from(port.ofport)),
-                        name,
-                        PortKind::Patch(peer),
-                    )
-                },
-            );
-        }
-        Ok(())
-    }
-
-    fn undo(&mut self, done: &[Change<'_>]) {
-        for change in done.iter().rev() {
-            let back = match *change {
-                Change::DelPort { bridge, name, old } => Change::AddPort { bridge, name, new: old },
-                Change::DelBridge { name, old } => Change::AddBridge { name, new: old },
-                Change::AddBridge { name, new } => Change::DelBridge { name, old: new },
-                Change::SetBridge { name, old, new } => {
-                    Change::SetBridge { name, old: new, new: old }
-                }
-                Change::AddPort { bridge, name, new } => Change::DelPort { bridge, name, old: new },
-                Change::SetPort { bridge, name, old, new } => {
-                    Change::SetPort { bridge, name, old: new, new: old }
-                }
-            };
-            if let Err(e) = self.carry_out(&back, true, &mut Vec::new()) {
-                tracing::error!("cannot go back to what was: {e}");
-            }
-        }
-    }
 }
 
 impl Backend for EngineBackend {
@@ -336,22 +139,30 @@ impl Backend for EngineBackend {
         self.configure_paths(new)?;
         let steps = changes(old, new);
         let routers = Self::compile_routers(new)?;
+        // A port with a security group is never in its bridge without it, whatever is published between.
+        self.make_guards(new)?;
         let mut warnings = Vec::new();
         for (i, step) in steps.iter().enumerate() {
             if let Err(e) = self.carry_out(step, restore, &mut warnings) {
+                self.make_guards(old)?;
                 self.undo(&steps[..i]);
+                self.drop_guards(old);
                 self.configure_paths(old)?;
                 self.join_patches(old)?;
+                self.set_routers(old, Self::compile_routers(old)?)?;
                 self.publish()?;
+                self.end_refused();
                 return Err(e);
             }
         }
         self.join_patches(new)?;
-        self.set_guards(new)?;
+        self.drop_guards(new);
         self.set_routers(new, routers)?;
         self.below.touch();
         self.follow_kernel();
         self.publish()?;
+        self.end_refused();
+        self.end_translated();
         if let Some(engine) = self.engine.as_ref() {
             let tracker = &engine.shared().tracker;
             let zones = &mut self.zone_policies;
@@ -460,61 +271,5 @@ impl Backend for EngineBackend {
             rest.append(&mut queues);
         }
         ::ports::close_all(ports, &self.devices.system);
-    }
-}
-
-/// The memory for frames. More than there is would be refused only when it is touched, by a signal.
-fn region(bytes: usize) -> Result<Arc<Region>, CtlError> {
-    let refused = |why: String| {
-        CtlError::system(format!(
-            "--umem: the kernel refused {} MiB for frames: {why}",
-            bytes >> 20
-        ))
-        .with_hint("give less with --umem, or more memory to the daemon")
-    };
-    if let Some(available) = available_memory().filter(|a| bytes > *a) {
-        return Err(refused(format!("{} MiB are available", available >> 20)));
-    }
-    Region::new(bytes).map_err(|e| refused(e.to_string()))
-}
-
-/// Bytes that the kernel could give now (`MemAvailable` of proc(5)), if it says.
-fn available_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
-}
-
-/// The settings of a bridge's own interface: `other_config:hwaddr` of the bridge is its address unless
-/// the port says otherwise.
-fn local_settings(bridge: &Bridge) -> PortSettings {
-    let mut settings = bridge.local.clone();
-    settings.mac = settings.mac.or(bridge.settings.hwaddr);
-    settings
-}
-
-/// The cores to pin workers to: the last ones that the process may use, or those that were named.
-fn cores(workers: &Workers) -> Result<Vec<Option<usize>>, CtlError> {
-    let may: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect();
-    match workers {
-        Workers::Count(n) if *n > may.len().max(1) => Err(CtlError::invalid(format!(
-            "--workers {n}: the process may use {} cores only",
-            may.len()
-        ))),
-        Workers::Count(n) => {
-            let first = may.len().saturating_sub(*n);
-            Ok(if may.is_empty() {
-                vec![None; *n]
-            } else {
-                may[first..].iter().map(|c| Some(*c)).collect()
-            })
-        }
-        Workers::Cores(cores) => match cores.iter().find(|c| !may.contains(c)) {
-            Some(c) => Err(CtlError::invalid(format!(
-                "--workers cores: the process may not use core {c}; it may use {may:?}"
-            ))),
-            None => Ok(cores.iter().map(|c| Some(*c)).collect()),
-        },
     }
 }

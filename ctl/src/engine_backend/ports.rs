@@ -38,8 +38,6 @@ pub struct Devices {
 /// A port with a device, or with one that should be there.
 pub struct Opened {
     pub dp: DpPort,
-    /// The bridge between the device and its bridge that carries the port's security group.
-    pub guard: Option<BridgeId>,
     pub bridge: BridgeId,
     pub ofport: OfPort,
     pub vlan: VlanConfig,
@@ -224,7 +222,6 @@ impl EngineBackend {
         warnings.extend(handle.status().warnings.iter().map(|w| format!("port \"{name}\": {w}")));
         let opened = Opened {
             dp: self.devices.number(),
-            guard: None,
             bridge,
             ofport,
             vlan: translate::vlan(settings),
@@ -233,8 +230,8 @@ impl EngineBackend {
             handle,
         };
         let dp = opened.dp;
-        self.switch.set_port(bridge, opened.port(name));
         self.open.insert(name.to_owned(), opened);
+        self.place(name);
         self.engine()?.add_queues(dp, queues).map_err(|e| CtlError::internal(e.to_string()))
     }
 
@@ -248,10 +245,7 @@ impl EngineBackend {
     pub(super) fn close_device(&mut self, name: &str) -> Result<(), CtlError> {
         let Some(opened) = self.open.remove(name) else { return Ok(()) };
         // First nothing is sent to it any more, then it goes.
-        if let Some(guard) = opened.guard {
-            self.switch.remove_bridge(guard);
-        }
-        self.switch.remove_port(opened.bridge, opened.ofport);
+        self.displace(name, opened.bridge, opened.ofport);
         self.publish()?;
         let queues = self.take_queues(opened.dp)?;
         self.devices.free.push(opened.dp);

@@ -2,7 +2,7 @@
 //!
 //! A router is a bridge of its own that no command on flows reaches; its ports are joined to ports of
 //! users' bridges as patch ports are. [`compile`] gives its flows, from the configuration alone; the
-//! flows of neighbours ([`neighbour`]) come and go while it runs. See `docs/adr/0004`.
+//! flows of neighbours ([`super::next_hop`]) come and go while it runs. See `docs/adr/0004`.
 //!
 //! ```text
 //! IN ─ARP─▶ ARP                                   answered here
@@ -20,11 +20,10 @@ use std::net::IpAddr;
 
 use flow::Drop;
 use ofproto::action::{Action, IcmpError, IcmpSays};
-use ofproto::flowmod::{Command as Do, FlowMod};
-use ofproto::text::{NoNames, parse_flow};
-use tunnel::neigh::Target;
+use ofproto::flowmod::FlowMod;
 
-use crate::config::router::Cidr;
+use super::flows::{Flows, V4, V6, go, of, words};
+use super::plan::{Plan, address, answers};
 use crate::config::{Router, RouterPort};
 use crate::error::CtlError;
 
@@ -42,189 +41,13 @@ pub(super) const SNAT_NEW: u8 = 9;
 pub(super) const OUT: u8 = 10;
 /// The next hop's address; what misses waits for it.
 pub const NEIGHBOUR: u8 = 11;
-const ARP: u8 = 12;
-const ERROR: u8 = 13;
+pub(super) const ARP: u8 = 12;
+pub(super) const ERROR: u8 = 13;
 
 /// From the inside to an outside address of the inside: the source is translated too.
 pub(super) const HAIRPIN: u8 = 1;
 /// An ICMP error of the router's own.
 pub(super) const IS_ERROR: u8 = 2;
-
-/// Flows in the making.
-#[derive(Default)]
-pub(in crate::engine_backend) struct Flows {
-    mods: Vec<FlowMod>,
-    failed: Option<CtlError>,
-}
-
-impl Flows {
-    /// A flow, its match and actions as text.
-    pub(in crate::engine_backend) fn add(
-        &mut self,
-        table: u8,
-        priority: usize,
-        matches: &str,
-        actions: &str,
-    ) {
-        let comma = if matches.is_empty() { "" } else { "," };
-        let text = format!("table={table},priority={priority}{comma}{matches},actions={actions}");
-        match parse_flow(&text, Do::Add, &NoNames) {
-            Ok(flow) => self.mods.push(flow),
-            Err(e) => {
-                let error = CtlError::internal(format!("a router's flow {text}: {}", e.message));
-                self.failed.get_or_insert(error);
-            }
-        }
-    }
-
-    /// A flow for each family.
-    pub(in crate::engine_backend) fn both(
-        &mut self,
-        table: u8,
-        priority: usize,
-        matches: &str,
-        actions: &str,
-    ) {
-        for words in [&V4, &V6] {
-            let comma = if matches.is_empty() { "" } else { "," };
-            self.add(table, priority, &format!("{}{comma}{matches}", words.ip), actions);
-        }
-    }
-
-    /// A flow that does one thing that text has no words for, then what `actions` say.
-    fn first(&mut self, table: u8, priority: usize, matches: &str, action: Action, then: &str) {
-        self.add(table, priority, matches, if then.is_empty() { "drop" } else { then });
-        if let Some(flow) = self.mods.last_mut() {
-            flow.actions = std::iter::once(action).chain(flow.actions.iter().cloned()).collect();
-        }
-    }
-
-    pub(in crate::engine_backend) fn refuse(
-        &mut self,
-        table: u8,
-        priority: usize,
-        matches: &str,
-        why: Drop,
-    ) {
-        self.first(table, priority, matches, Action::Refuse(why), "");
-    }
-
-    /// Tell the sender; without an address to tell it from, only drop.
-    fn tell(
-        &mut self,
-        (table, priority): (u8, usize),
-        matches: &str,
-        (says, from, why): (IcmpSays, Option<IpAddr>, Drop),
-    ) {
-        let Some(from) = from else { return self.refuse(table, priority, matches, why) };
-        let error = IcmpError { says, from, table: ERROR, why };
-        self.first(table, priority, matches, Action::IcmpError(Box::new(error)), "");
-    }
-
-    pub(in crate::engine_backend) fn done(self) -> Result<Vec<FlowMod>, CtlError> {
-        match self.failed {
-            Some(error) => Err(error),
-            None => Ok(self.mods),
-        }
-    }
-}
-
-/// The words of a family: the packet, its source, its destination.
-pub(super) struct Words {
-    ip: &'static str,
-    pub(super) src: &'static str,
-    pub(super) dst: &'static str,
-}
-
-const V4: Words = Words { ip: "ip", src: "ip,nw_src", dst: "ip,nw_dst" };
-const V6: Words = Words { ip: "ipv6", src: "ipv6,ipv6_src", dst: "ipv6,ipv6_dst" };
-
-const fn words(v4: bool) -> &'static Words {
-    if v4 { &V4 } else { &V6 }
-}
-
-pub(super) fn of(address: IpAddr) -> &'static Words {
-    words(address.is_ipv4())
-}
-
-pub(super) fn go(table: u8) -> String {
-    format!("resubmit(,{table})")
-}
-
-/// One way.
-struct Way {
-    network: Cidr,
-    out: u16,
-    via: Option<IpAddr>,
-}
-
-/// The router with what follows from it.
-pub(super) struct Plan<'a> {
-    pub(super) router: &'a Router,
-    ways: Vec<Way>,
-    /// The router's own addresses.
-    pub(super) own: Vec<IpAddr>,
-    /// Outside addresses behind which something is translated.
-    pub(super) outside: Vec<IpAddr>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(router: &'a Router) -> Plan<'a> {
-        let mut ways = Vec::new();
-        for port in router.ports.values() {
-            let out = port.number;
-            ways.extend(port.ip.iter().map(|c| Way { network: c.network(), out, via: None }));
-            let all = |v: &IpAddr| {
-                let zero: Cidr = Cidr { address: *v, len: 0 };
-                Way { network: zero.network(), out, via: Some(*v) }
-            };
-            ways.extend(port.via.iter().map(all));
-        }
-        for (network, via) in &router.routes {
-            let Some((_, port)) = router.port_of(*via) else { continue };
-            // A route of one's own takes the place of the gateway's.
-            ways.retain(|w| w.network != *network || w.via.is_none());
-            if !ways.iter().any(|w| w.network == *network) {
-                ways.push(Way { network: *network, out: port.number, via: Some(*via) });
-            }
-        }
-        let own = router.ports.values().flat_map(|p| p.ip.iter().map(|c| c.address)).collect();
-        let dnat = router.dnat.iter().map(|d| d.external.ip());
-        let mut outside: Vec<IpAddr> = router
-            .snat
-            .values()
-            .copied()
-            .chain(router.floating.keys().copied())
-            .chain(dnat)
-            .collect();
-        outside.sort_unstable();
-        outside.dedup();
-        Plan { router, ways, own, outside }
-    }
-
-    pub(super) fn gateway(&self) -> Option<&RouterPort> {
-        self.router.gateway().map(|(_, p)| p)
-    }
-
-    pub(super) fn inside(&self) -> impl Iterator<Item = &RouterPort> {
-        self.router.ports.values().filter(|p| p.via.is_empty())
-    }
-}
-
-/// A port's address of a family.
-fn address(port: &RouterPort, v4: bool) -> Option<IpAddr> {
-    port.ip.iter().map(|c| c.address).find(|a| a.is_ipv4() == v4)
-}
-
-/// The addresses that a port answers for: its own, and on the gateway's those that are translated.
-pub fn answers(router: &Router, port: &RouterPort) -> Vec<IpAddr> {
-    let mut all: Vec<IpAddr> = port.ip.iter().map(|c| c.address).collect();
-    if !port.via.is_empty() {
-        let plan = Plan::new(router);
-        all.extend(plan.outside.iter().filter(|a| !plan.own.contains(a)));
-    }
-    all
-}
 
 /// The flows of a router, those of its neighbours aside.
 ///
@@ -421,53 +244,11 @@ fn leave(flows: &mut Flows, plan: &Plan<'_>) {
     flows.refuse(NEIGHBOUR, 0, "", Drop::NoRoute);
 }
 
-/// What is known of a next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
-    /// Its Ethernet address.
-    Known(u64),
-    /// It is asked for, and enough packets wait.
-    Asked,
-    /// It does not answer.
-    Silent,
-}
-
-/// The flows of a next hop on a port.
-///
-/// # Errors
-/// Internal ones only.
-pub fn neighbour(port: &RouterPort, target: &Target, hop: Hop) -> Result<Vec<FlowMod>, CtlError> {
-    let mut flows = Flows::default();
-    let n = port.number;
-    let to = match target.address {
-        IpAddr::V4(a) => format!("reg0={n},reg2={:#x},ip", u32::from(a)),
-        IpAddr::V6(a) => format!("reg0={n},xxreg1={:#x},ipv6", u128::from(a)),
-    };
-    match hop {
-        Hop::Known(mac) => {
-            let b = mac.to_be_bytes();
-            let mac = format!(
-                "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
-                b[2], b[3], b[4], b[5], b[6], b[7]
-            );
-            flows.add(NEIGHBOUR, 100, &to, &format!("set_field:{mac}->eth_dst,output:{n}"));
-            if target.address.is_ipv4() {
-                let says = format!("in_port={n},arp,arp_spa={}", target.address);
-                flows.add(IN, 200, &format!("{says},arp_op=1,arp_sha={mac}"), &go(ARP));
-                flows.add(IN, 195, &says, &format!("controller(max_len=64),{}", go(ARP)));
-            }
-        }
-        Hop::Asked => flows.refuse(NEIGHBOUR, 100, &to, Drop::NeighbourPending),
-        Hop::Silent => {
-            let from = address(port, target.address.is_ipv4());
-            flows.tell((NEIGHBOUR, 100), &to, (IcmpSays::NoHost, from, Drop::NeighbourFailed));
-        }
-    }
-    flows.done()
-}
-
 #[cfg(test)]
 mod tests {
+    use tunnel::neigh::Target;
+
+    use super::super::next_hop::{self, Hop};
     use super::*;
     use crate::config::{Config, apply};
 
@@ -513,7 +294,7 @@ mod tests {
         let port = &router().ports["a"];
         for hop in [Hop::Known(0x0200_0000_0001), Hop::Asked, Hop::Silent] {
             for address in ["192.168.1.7", "fd00:1::7"] {
-                assert!(!neighbour(port, &target(address), hop).expect("flows").is_empty());
+                assert!(!next_hop::flows(port, &target(address), hop).expect("flows").is_empty());
             }
         }
     }

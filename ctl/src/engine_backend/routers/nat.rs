@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use flow::Drop;
 
 use super::compile::{
-    DNAT, Flows, HAIRPIN, IS_ERROR, LOCAL, OUT, Plan, ROUTE, SNAT, SNAT_NEW, UNHAIRPIN, deliver,
-    go, of,
+    DNAT, HAIRPIN, IS_ERROR, LOCAL, OUT, ROUTE, SNAT, SNAT_NEW, UNHAIRPIN, deliver,
 };
+use super::flows::{Flows, go, of};
+use super::plan::Plan;
 use crate::config::router::Cidr;
 
 /// The flows of a router that translates: what is for outside addresses, and what goes out.

@@ -1,20 +1,17 @@
-//! Security groups that run: a bridge of its own between a port's device and the port's bridge.
+//! Which flows does a security group come to?
 //!
-//! The instance is port 1 of it, the user's bridge port 2; no command on flows reaches it. What the
-//! instance claims to be is checked first (Ethernet, ARP, neighbour messages, IP), then the tracker says
-//! whether a packet belongs to a connection that a rule has let begin.
+//! The instance is port 1 of the guard's bridge, the user's bridge port 2. What the instance claims to be is
+//! checked first (Ethernet, ARP, neighbour messages, IP), then the tracker says whether a packet belongs to a
+//! connection that a rule has let begin. [`lets`] says the same of a connection that is there.
 
+use conntrack::Tuple;
 use flow::Drop;
-use ofproto::action::OfPort;
+use flow::extract::ip_proto;
 use ofproto::flowmod::FlowMod;
-use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
-use ofproto::vlan::VlanConfig;
 
-use super::EngineBackend;
-use super::routers::Flows;
-use crate::config::Config;
 use crate::config::router::Cidr;
 use crate::config::security::{Rule, SecurityGroup, Way};
+use crate::engine_backend::routers::Flows;
 use crate::error::CtlError;
 
 const IN: u8 = 0;
@@ -25,16 +22,11 @@ const TO: u8 = 2;
 /// The same, tracked.
 const RECEIVED: u8 = 3;
 
-/// The port that the instance is.
-pub(super) const INSTANCE: OfPort = OfPort(1);
-/// The port that leads to the user's bridge.
-pub(super) const BRIDGE: OfPort = OfPort(2);
-
 /// The flows of a port's security group.
 ///
 /// # Errors
 /// Internal ones only.
-fn compile(group: &SecurityGroup) -> Result<Vec<FlowMod>, CtlError> {
+pub(super) fn compile(group: &SecurityGroup) -> Result<Vec<FlowMod>, CtlError> {
     let mut flows = Flows::default();
     claims(&mut flows, group);
     let (zone, mac) = (group.zone(), group.mac);
@@ -74,10 +66,7 @@ fn claims(flows: &mut Flows, group: &SecurityGroup) {
     let (zone, mac) = (group.zone(), group.mac);
     let from = format!("in_port=1,dl_src={mac}");
     let track = format!("ct(zone={zone},table={SENT})");
-    let mut ips = group.ip.clone();
-    if ips.iter().any(|c| c.address.is_ipv6()) {
-        ips.push(link_local(mac.bytes()));
-    }
+    let ips = addresses(group);
     // Servers' and routers' parts are not an instance's to play.
     flows.refuse(IN, 120, "in_port=1,udp,tp_src=67,tp_dst=68", Drop::Spoofed);
     flows.refuse(IN, 120, "in_port=1,udp6,tp_src=547,tp_dst=546", Drop::Spoofed);
@@ -103,6 +92,35 @@ fn claims(flows: &mut Flows, group: &SecurityGroup) {
     }
     flows.refuse(IN, 90, "in_port=1,icmp6,icmp_type=136", Drop::Spoofed);
     flows.refuse(IN, 10, "in_port=1", Drop::Spoofed);
+}
+
+/// What the instance may send from.
+fn addresses(group: &SecurityGroup) -> Vec<Cidr> {
+    let mut ips = group.ip.clone();
+    if ips.iter().any(|c| c.address.is_ipv6()) {
+        ips.push(link_local(group.mac.bytes()));
+    }
+    ips
+}
+
+/// Whether a connection with this tuple, as it began, could begin under a group's rules.
+pub(super) fn lets(group: &SecurityGroup, began: &Tuple) -> bool {
+    let (src, dst) = (began.src_ip(), began.dst_ip());
+    let (way, remote) = match addresses(group).iter().any(|c| c.holds(src)) {
+        true => (Way::Out, dst),
+        false => (Way::In, src),
+    };
+    let is_proto = |name: &str| match name {
+        "tcp" => began.proto() == ip_proto::TCP,
+        "udp" => began.proto() == ip_proto::UDP,
+        _ => began.is_icmp(),
+    };
+    group.rules.iter().any(|r| {
+        r.way == way
+            && r.proto.as_deref().is_none_or(is_proto)
+            && r.ports.is_none_or(|(first, last)| (first..=last).contains(&began.dport()))
+            && r.remote.is_none_or(|c| c.holds(remote))
+    })
 }
 
 /// The address that a host makes itself from its Ethernet address (RFC 4291, appendix A).
@@ -167,60 +185,6 @@ fn port_masks(first: u16, last: u16) -> Vec<(u16, u16)> {
     out
 }
 
-impl EngineBackend {
-    /// Make the security groups of open ports those of a configuration.
-    pub(super) fn set_guards(&mut self, config: &Config) -> Result<(), CtlError> {
-        let now = self.now();
-        let names: Vec<String> = self.open.keys().cloned().collect();
-        for name in names {
-            let wanted = config.security_groups.get(&name);
-            let Some(opened) = self.open.get_mut(&name) else { continue };
-            let id = match (wanted, opened.guard) {
-                (None, None) => continue,
-                (None, Some(id)) => {
-                    opened.guard = None;
-                    self.switch.remove_bridge(id);
-                    self.place(&name);
-                    continue;
-                }
-                (Some(_), Some(id)) => id,
-                (Some(_), None) => {
-                    let bridge = format!("guard:{name}");
-                    let id = self.switch.add_bridge(&bridge, BridgeSettings::default());
-                    let none =
-                        || CtlError::internal(format!("no room for the guard of \"{name}\""));
-                    *opened.guard.insert(id.ok_or_else(none)?)
-                }
-            };
-            let Some(group) = wanted else { continue };
-            let mods = compile(group)?;
-            let done = self.switch.replace_flows(id, &mods, now);
-            done.map_err(|(i, e)| CtlError::internal(format!("a guard's flow {i}: {e}")))?;
-            self.place(&name);
-        }
-        Ok(())
-    }
-
-    /// Bring an open port's entry in its bridge up to date, and that of its guard.
-    pub(super) fn place(&mut self, name: &str) {
-        let Some(opened) = self.open.get(name) else { return };
-        let port = opened.port(name);
-        let (bridge, ofport) = (opened.bridge, opened.ofport);
-        let Some(guard) = opened.guard else { return self.switch.set_port(bridge, port) };
-        let joined = |at: OfPort, to: (BridgeId, OfPort), vlan: VlanConfig| Port {
-            ofport: at,
-            kind: PortKind::Patch(Some(to)),
-            vlan,
-            ..port.clone()
-        };
-        // The device leaves the bridge before it comes to the guard.
-        self.switch.set_port(bridge, joined(ofport, (guard, BRIDGE), port.vlan.clone()));
-        self.switch.set_port(guard, joined(BRIDGE, (bridge, ofport), VlanConfig::default()));
-        let vlan = VlanConfig::default();
-        self.switch.set_port(guard, Port { ofport: INSTANCE, vlan, ..port });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +197,34 @@ mod tests {
                 let hits = masks.iter().filter(|(p, m)| port & m == *p).count();
                 assert_eq!(hits, usize::from((first..=last).contains(&port)), "{port}");
             }
+        }
+    }
+
+    #[test]
+    fn a_connection_needs_a_rule_of_its_own_way() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let rules = [(Way::In, "proto=tcp port=80-90 remote=10.0.0.0/8"), (Way::Out, "proto=icmp")];
+        let group = SecurityGroup {
+            number: 0,
+            mac: "02:00:00:00:00:01".parse().expect("an address"),
+            ip: vec!["192.168.1.5".parse().expect("v4")],
+            rules: rules.map(|(w, t)| Rule::read(w, &words(t)).expect("a rule")).into(),
+        };
+        let tuple = |proto, src: &str, dst: &str, dport| {
+            let ip = |text: &str| text.parse::<std::net::Ipv4Addr>().expect("an address").into();
+            Tuple::v4(0xf000, proto, ip(src), ip(dst), 4000, dport)
+        };
+        for (proto, src, dst, dport, allowed) in [
+            (6, "10.1.2.3", "192.168.1.5", 80, true),
+            (6, "10.1.2.3", "192.168.1.5", 91, false),
+            (17, "10.1.2.3", "192.168.1.5", 80, false),
+            (6, "11.1.2.3", "192.168.1.5", 80, false),
+            (6, "192.168.1.5", "10.1.2.3", 80, false),
+            (1, "192.168.1.5", "10.1.2.3", 0, true),
+            (1, "10.1.2.3", "192.168.1.5", 0, false),
+        ] {
+            let began = tuple(proto, src, dst, dport);
+            assert_eq!(lets(&group, &began), allowed, "{began:?}");
         }
     }
 
