@@ -8,6 +8,7 @@
 pub mod measure;
 pub mod ours;
 pub mod peers;
+pub mod pktgen;
 pub mod random;
 pub mod results;
 pub mod rows;

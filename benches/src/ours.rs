@@ -147,10 +147,10 @@ impl Bench {
         }
     }
 
-    /// Measure for that long, after a warm-up of the same length at most two seconds.
+    /// Measure for that long, after a warm-up of the same length at most one second.
     pub fn measure(&mut self, time: Duration) -> Measured {
         self.publish();
-        self.run(time.min(Duration::from_secs(2)));
+        self.run(time.min(Duration::from_secs(1)));
         let (rx, tx) = (self.input.read().rx_packets, self.output.read().tx_packets);
         let (started, cycles) = (Instant::now(), flow::cpu::cycles());
         self.run(time);
@@ -216,6 +216,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("megaflow-10000", "udp-10000"),
     ("megaflow-100000", "udp-100000"),
     ("vlan-push-1000", "udp-1000"),
+    ("vlan-pop-1000", "vlan-1000"),
     ("route-1000", "udp-1000"),
     ("many-megaflows-1000", "udp-1000"),
     ("many-megaflows-10000", "udp-10000"),
@@ -274,7 +275,7 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     }
     if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
         tunnels::set_up(&mut b, kind, way, tunnels)?;
-    } else if row.starts_with("neutron-") {
+    } else if row.starts_with("neutron-") || row.starts_with("vlan-pop-") {
         let rows = crate::rows::memory();
         let flows = rows.iter().find(|r| r.name == row).map(crate::rows::Row::flows);
         b.flows(&flows.unwrap_or_default().iter().map(|f| numbered(f) + "\n").collect::<String>())?;

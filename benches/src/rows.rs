@@ -38,6 +38,7 @@ enum Kind {
     Megaflow,
     Many(u32),
     VlanPush,
+    VlanPop,
     Route,
     Normal,
     Tunnel,
@@ -59,6 +60,7 @@ impl Row {
             Kind::Megaflow => one("udp,in_port=in,nw_dst=10.100.0.0/16,actions=out"),
             Kind::Many(n) => (0..n).map(exact).collect(),
             Kind::VlanPush => one("in_port=in,actions=mod_vlan_vid:100,out"),
+            Kind::VlanPop => one("in_port=in,dl_vlan=100,actions=strip_vlan,out"),
             Kind::Route => {
                 let macs = "mod_dl_src:02:00:00:00:00:09,mod_dl_dst:02:00:00:00:00:08";
                 vec![format!("in_port=in,actions={macs},dec_ttl,out")]
@@ -159,6 +161,7 @@ pub fn memory() -> Vec<Row> {
     }
     let udp = || String::from("udp-1000");
     rows.push(row("vlan-push-1000".into(), udp(), Kind::VlanPush));
+    rows.push(row("vlan-pop-1000".into(), "vlan-1000".into(), Kind::VlanPop));
     rows.push(Row::new("l2-1000".into(), udp(), Kind::Normal, Scene::Normal));
     rows.push(row("route-1000".into(), udp(), Kind::Route));
     rows.push(row("acl-10000".into(), "acl-10000".into(), Kind::Acl));

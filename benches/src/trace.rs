@@ -3,6 +3,7 @@
 //! | mix | frames |
 //! |---|---|
 //! | `udp-N` | N UDP/IPv4 flows, 60 bytes each, in random order, at least 2048 packets |
+//! | `vlan-N` | the same frames with a tag of VLAN 100, 64 bytes each |
 //! | `vxlan-N` | the same frames inside VXLAN (VNI 100), 172.16.0.2 to 172.16.0.1 |
 //! | `gre-N`, `geneve-N` | the same in GRE with key 100, in Geneve with VNI 100 |
 //! | `acl-N` | N flows spread over 64 /24 prefixes and 64 destination ports |
@@ -30,6 +31,7 @@ pub const ALL: &[&str] = &[
     "udp-1000",
     "udp-10000",
     "udp-100000",
+    "vlan-1000",
     "vxlan-1",
     "vxlan-1000",
     "gre-1000",
@@ -67,6 +69,7 @@ pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
     }
     let make: fn(u32) -> Vec<u8> = match (kind, reply) {
         ("udp", false) => udp_frame,
+        ("vlan", false) => vlan_frame,
         ("vxlan", false) => vxlan_frame,
         ("gre", false) => gre_frame,
         ("geneve", false) => geneve_frame,
@@ -145,6 +148,12 @@ pub fn udp_flow(i: u32) -> (u32, u32, u16, u16) {
 fn udp_frame(i: u32) -> Vec<u8> {
     let (src, dst, sport, dport) = udp_flow(i);
     ethernet(B, A, &ipv4(src, dst, 17, &udp(sport, dport, &[0; 18])))
+}
+
+fn vlan_frame(i: u32) -> Vec<u8> {
+    let mut frame = udp_frame(i);
+    frame.splice(12..12, [0x81, 0, 0, 100]);
+    frame
 }
 
 fn acl_frame(i: u32) -> Vec<u8> {
@@ -270,6 +279,7 @@ mod tests {
             let frames = frames(mix).expect(mix);
             assert!(frames.len() >= FEWEST, "{mix}");
             let size = match mix.split('-').next() {
+                Some("vlan") => 64,
                 Some("vxlan" | "geneve") => 110,
                 Some("gre") => 102,
                 _ => 60,

@@ -21,12 +21,12 @@ pub struct BenchArguments {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Seconds of measurement for each row and round
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
     /// Count instructions per packet too (callgrind; slow)
     #[arg(long)]
     instructions: bool,
-    /// Do not write benches/results/DATE.json
+    /// Do not write benches/results/DATE.json and the plots beside it
     #[arg(long)]
     no_save: bool,
 }

@@ -74,7 +74,7 @@ pub fn run(arguments: &TestArguments) -> Result<bool> {
     }
     if !arguments.unit_only {
         let built = match arguments.e2e_only {
-            true => workspace::build(&["ctl", "e2e"]).is_ok(),
+            true => workspace::build(&["ctl", "e2e", "benches"]).is_ok(),
             // Built beside the unit tests, with the same features of every dependency.
             false => process::succeeds(cargo().args(UNIT).args(["--no-run", "--quiet"]))?,
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use benches::peers::ovs_dpdk::{HUGE_PAGES, HUGE_PAGES_FILE};
 use benches::results::Results;
+use benches::run::interfaces::{self, Ask};
 use benches::run::{self, Plan};
 use clap::Parser;
 use e2e::sandbox;
@@ -29,7 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of measurement for each row and round
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Count instructions per packet too (callgrind; slow)
     #[arg(long)]
@@ -45,6 +46,8 @@ struct Arguments {
     veth: Option<String>,
     #[arg(long, hide = true)]
     who: Option<String>,
+    #[arg(long, hide = true, default_value_t = 0.0)]
+    load: f64,
     /// Already inside the sandbox
     #[arg(long, hide = true)]
     inside: bool,
@@ -53,7 +56,9 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match (&arguments.veth, &arguments.who) {
-        (Some(row), Some(who)) => veth(row, who, arguments.seconds),
+        (Some(group), Some(who)) => {
+            veth(group, who, &Ask { seconds: arguments.seconds, load: arguments.load })
+        }
         _ if arguments.inside => inside(&arguments),
         _ => outside(),
     };
@@ -126,10 +131,10 @@ impl Drop for HugePages {
     }
 }
 
-/// Print one measurement as JSON.
-fn veth(row: &str, who: &str, seconds: u32) -> Result<bool> {
+/// Print one contender's measurements as JSON.
+fn veth(group: &str, who: &str, ask: &Ask) -> Result<bool> {
     sandbox::furnish()?;
-    println!("{}", serde_json::to_string(&run::veth_here(row, who, seconds)?)?);
+    println!("{}", serde_json::to_string(&interfaces::inside(group, who, ask)?)?);
     Ok(true)
 }
 
@@ -144,10 +149,7 @@ fn inside(arguments: &Arguments) -> Result<bool> {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
         instructions: arguments.instructions,
+        results: arguments.results.clone(),
     };
-    let complete = run::all(&plan, &mut results)?;
-    if let Some(dir) = &arguments.results {
-        println!("\nwritten to {}", results.save(dir)?.display());
-    }
-    Ok(complete)
+    run::all(&plan, &mut results)
 }

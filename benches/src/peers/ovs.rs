@@ -176,6 +176,11 @@ impl Ovs {
         Ok(())
     }
 
+    /// The process id of the daemon that forwards.
+    pub fn pid(&self) -> Option<i32> {
+        self.pids.last().copied()
+    }
+
     /// Stop or go on with all its threads: at rest it takes nothing from what else is measured.
     pub fn stop(&self, stopped: bool) -> Result<()> {
         let signal = if stopped { "-STOP" } else { "-CONT" };

@@ -8,6 +8,8 @@
 //! core 1; `k0` drops what arrives in its driver, and its counter is the result.
 
 pub mod generator;
+pub mod idle;
+pub mod latency;
 pub mod memory;
 pub mod rig;
 pub mod tcp;

@@ -68,20 +68,21 @@ fn frame(src: Mac, dst: Mac) -> Vec<u8> {
 }
 
 /// A switch at work between `s0` and `s1`; it ends with the sandbox at the latest.
-enum Running {
-    Ours { _held: Daemon },
-    Ovs { _held: Ovs },
+pub(super) enum Running {
+    Ours(Daemon),
+    Ovs(Ovs),
     Linux,
-    Bare { _held: Child },
+    Bare(Child),
 }
 
 impl Running {
-    fn start(switch: Switch, lab: &Lab, programs: &Path) -> Result<Self> {
+    /// Let it forward between `s0` and `s1`. `programs` holds our release programs.
+    pub(super) fn start(switch: Switch, lab: &Lab, programs: &Path) -> Result<Self> {
         match switch {
             Switch::Ours => {
                 let daemon = Daemon::start_as(lab, "sw", &["--workers", "cores:1"])?;
                 daemon.run("add-br br0 -- add-port br0 s0 -- add-port br0 s1")?;
-                Ok(Self::Ours { _held: daemon })
+                Ok(Self::Ours(daemon))
             }
             Switch::OvsAfxdp => {
                 let ovs = Ovs::start(Flavour::Plain)?;
@@ -90,7 +91,7 @@ impl Running {
                 for port in ["s0", "s1"] {
                     ovs.port("b", port, "type=afxdp options:xdp-mode=native")?;
                 }
-                Ok(Self::Ovs { _held: ovs })
+                Ok(Self::Ovs(ovs))
             }
             Switch::Linux => {
                 cmd::run(&["ip", "link", "add", "kbr", "type", "bridge"])?;
@@ -112,8 +113,18 @@ impl Running {
                     let links = cmd::run(&["ip", "link", "show"])?;
                     Ok(links.matches("prog/xdp").count() >= 2)
                 })?;
-                Ok(Self::Bare { _held: child })
+                Ok(Self::Bare(child))
             }
+        }
+    }
+
+    /// The process that forwards, where it is one.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Ours(daemon) => Some(daemon.pid()),
+            Self::Ovs(ovs) => ovs.pid(),
+            Self::Linux => None,
+            Self::Bare(child) => i32::try_from(child.id()).ok(),
         }
     }
 }

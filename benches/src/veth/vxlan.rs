@@ -76,6 +76,41 @@ pub fn ovs(lab: &Lab, seconds: u32) -> Result<Measurement> {
     run(&hosts, seconds).context("TCP through two Open vSwitches")
 }
 
+/// Gbit/s through the kernel's bridges and VXLAN devices of two nodes, offloads off wherever frames pass, which is
+/// the frame-by-frame work that the switch does.
+pub fn linux(lab: &Lab, seconds: u32) -> Result<Measurement> {
+    let nodes = [lab.node("n1")?, lab.node("n2")?];
+    #[rustfmt::skip]
+    cmd::run(&[
+        "ip", "link", "add", "name", "w1", "netns", "n1", "type", "veth", "peer", "name", "w2", "netns", "n2",
+    ])?;
+    let features = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+    let mut hosts = Vec::new();
+    for ((n, here, there), node) in NODES.into_iter().zip(&nodes) {
+        let host = lab.host(&format!("h{n}"), &format!("10.0.0.{n}/24"))?;
+        let (cable, wire) = (host.node.name.clone(), format!("w{n}"));
+        cmd::run(&["ip", "link", "set", "dev", &cable, "netns", &node.name])?;
+        node.run(&["ip", "addr", "add", &format!("{here}/24"), "dev", &wire])?;
+        node.run(&["ip", "link", "add", "kbr", "type", "bridge"])?;
+        #[rustfmt::skip]
+        node.run(&[
+            "ip", "link", "add", "vx", "type", "vxlan", "id", "7", "local", here, "remote", there, "dstport", "4789",
+        ])?;
+        for device in [&cable, "vx"] {
+            node.run(&["ip", "link", "set", "dev", device, "master", "kbr"])?;
+        }
+        for device in [&cable, &wire, "vx", "kbr"] {
+            node.run(&["ip", "link", "set", "dev", device, "up"])?;
+        }
+        for device in [&cable, &wire] {
+            node.run(&[&["ethtool", "-K", device][..], &features].concat())?;
+        }
+        host.node.run(&[&["ethtool", "-K", "eth0"][..], &features].concat())?;
+        hosts.push(host);
+    }
+    run(&hosts, seconds).context("TCP through the kernel's VXLAN")
+}
+
 fn run(hosts: &[Host], seconds: u32) -> Result<Measurement> {
     for host in hosts {
         host.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", MTU])?;

@@ -13,7 +13,6 @@
 
 mod bucket;
 mod burst;
-mod cell;
 mod commit;
 mod control;
 mod entry;
@@ -36,7 +35,7 @@ mod tuple;
 mod verdict;
 mod zones;
 
-pub use burst::{BURST, Batch};
+pub use burst::{BURST, prefetch_headers};
 pub use commit::{Commit, Nat};
 pub use entry::Millis;
 pub use input::{Input, Invalid, Trust};

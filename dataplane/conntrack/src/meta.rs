@@ -184,11 +184,6 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// The word that is locked.
-    #[inline(always)]
-    pub(crate) fn meta(&self) -> &Meta {
-        self.meta
-    }
     #[inline(always)]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.word)

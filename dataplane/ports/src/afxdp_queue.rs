@@ -201,6 +201,11 @@ impl AfxdpQueue {
         }
     }
 
+    /// See [`crate::Queue::tx_room`].
+    pub(crate) fn tx_room(&mut self) -> usize {
+        self.socket.tx_room()
+    }
+
     /// See [`crate::Queue::flush`].
     #[inline]
     pub(crate) fn flush(&mut self, pool: &mut FramePool) -> bool {

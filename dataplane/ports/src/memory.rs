@@ -2,7 +2,8 @@
 //!
 //! A [`MemoryQueue`] receives from a [`Trace`] (as fast as it is asked, each frame copied into a
 //! fresh buffer) or from what a test injects, and sends into nothing or to where a test collects
-//! it. [`MemoryPort`] is the test's end: it may be used from any thread.
+//! it. [`MemoryPort`] is the test's end: it may be used from any thread. A cable
+//! ([`MemoryQueue::cable`]) is two queues, each of which receives what the other sends, by address.
 //!
 //! Must not know: flows, workers.
 
@@ -156,6 +157,7 @@ enum Source {
     Nothing,
     Replay(Replay),
     Port(Arc<Shared>),
+    Cable { from: Arc<ArrayQueue<Packet>>, to: Arc<ArrayQueue<Packet>> },
 }
 
 /// One queue of a memory port.
@@ -205,9 +207,34 @@ impl MemoryQueue {
         Ok((MemoryPort { shared }, queue))
     }
 
+    /// The two ends of a cable, with the counters of each; at most `capacity` packets are on their way in
+    /// each direction, and what finds no room is dropped. Both ends must be driven by busy pollers over
+    /// pools of one region: packets cross without a copy, and wake nobody.
+    pub fn cable(capacity: usize, counters: [Arc<QueueCounters>; 2]) -> [MemoryQueue; 2] {
+        let ring = || Arc::new(ArrayQueue::new(capacity.max(1)));
+        let (there, back) = (ring(), ring());
+        let [near, far] = counters;
+        let end = |from, to, counters| MemoryQueue {
+            source: Source::Cable { from, to },
+            collect: None,
+            counters,
+        };
+        [end(back.clone(), there.clone(), near), end(there, back, far)]
+    }
+
+    /// Packets that can be sent now without a drop.
+    pub(crate) fn tx_room(&self) -> usize {
+        match &self.source {
+            Source::Cable { to, .. } => to.capacity() - to.len(),
+            Source::Port(shared) => shared.collect.capacity() - shared.collect.len(),
+            Source::Nothing | Source::Replay(_) => usize::MAX,
+        }
+    }
+
     #[inline]
     pub(crate) fn rx_burst(&mut self, pool: &mut FramePool, burst: &mut Burst) -> RxStatus {
         match &mut self.source {
+            Source::Cable { from, .. } => rx_cable(from, &self.counters, burst),
             Source::Nothing => RxStatus::Idle,
             Source::Replay(replay) => replay.rx_burst(&self.counters, pool, burst),
             Source::Port(shared) => rx_injected(shared, &self.counters, pool, burst),
@@ -216,6 +243,9 @@ impl MemoryQueue {
 
     #[inline]
     pub(crate) fn tx_burst(&mut self, pool: &mut FramePool, burst: &mut Burst) {
+        if let Source::Cable { to, .. } = &self.source {
+            return tx_cable(to, &self.counters, pool, burst);
+        }
         let (mut packets, mut bytes) = (0, 0);
         for packet in burst.drain(..) {
             let len = packet.len() as u64;
@@ -249,6 +279,8 @@ impl MemoryQueue {
         match &self.source {
             Source::Nothing => true,
             Source::Replay(replay) => replay.is_done(),
+            // Nothing would wake it.
+            Source::Cable { .. } => false,
             Source::Port(shared) => {
                 // Clear first, look second: what is injected after the look sets it again.
                 let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
@@ -260,6 +292,52 @@ impl MemoryQueue {
     pub(crate) fn counters(&self) -> &Arc<QueueCounters> {
         &self.counters
     }
+
+    /// Give back what is still on its way; the other end must not send any more.
+    pub(crate) fn close(self, pool: &mut FramePool) {
+        if let Source::Cable { from, to } = &self.source {
+            for ring in [from, to] {
+                while let Some(packet) = ring.pop() {
+                    pool.free_packet(packet);
+                }
+            }
+        }
+    }
+}
+
+fn rx_cable(from: &ArrayQueue<Packet>, counters: &QueueCounters, burst: &mut Burst) -> RxStatus {
+    let (mut packets, mut bytes) = (0, 0);
+    while !burst.is_full() {
+        let Some(packet) = from.pop() else { break };
+        packets += 1;
+        bytes += packet.len() as u64;
+        burst.push(packet);
+    }
+    counters.received(packets, bytes);
+    if packets > 0 { RxStatus::Received } else { RxStatus::Idle }
+}
+
+fn tx_cable(
+    to: &ArrayQueue<Packet>,
+    counters: &QueueCounters,
+    pool: &mut FramePool,
+    burst: &mut Burst,
+) {
+    let (mut packets, mut bytes) = (0, 0);
+    for packet in burst.drain(..) {
+        let len = packet.len() as u64;
+        match to.push(packet) {
+            Ok(()) => {
+                packets += 1;
+                bytes += len;
+            }
+            Err(packet) => {
+                counters.count_drop(PortDrop::TxFull, 1);
+                pool.free_packet(packet);
+            }
+        }
+    }
+    counters.sent(packets, bytes);
 }
 
 fn rx_injected(
@@ -315,6 +393,28 @@ mod tests {
         assert!(q.before_sleep(&mut pool));
         assert_eq!(counters.read().rx_packets, 60);
         assert_eq!(counters.read().rx_bytes, 20 * 4067);
+        drop(pool);
+        assert_eq!(region.stored(), region.chunks());
+    }
+
+    #[test]
+    fn a_cable_carries_both_ways_and_drops_what_has_no_room() {
+        let region = Region::new(1 << 21).unwrap();
+        let mut pool = region.pool();
+        let [mut a, mut b] = MemoryQueue::cable(4, Default::default());
+        let mut burst = Burst::new();
+        for n in 0..6u8 {
+            burst.push(pool.packet_from(&[n; 60]).unwrap());
+        }
+        assert_eq!((a.tx_room(), b.rx_burst(&mut pool, &mut Burst::new())), (4, RxStatus::Idle));
+        a.tx_burst(&mut pool, &mut burst);
+        assert_eq!((a.tx_room(), a.counters().dropped(PortDrop::TxFull)), (0, 2));
+        assert_eq!(b.rx_burst(&mut pool, &mut burst), RxStatus::Received);
+        assert_eq!(burst.iter().map(|p| p.data()[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        b.tx_burst(&mut pool, &mut burst);
+        assert_eq!(a.counters().read().rx_packets, 0);
+        a.close(&mut pool);
+        b.close(&mut pool);
         drop(pool);
         assert_eq!(region.stored(), region.chunks());
     }

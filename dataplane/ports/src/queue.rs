@@ -84,6 +84,16 @@ impl Queue {
         each!(self, q => q.tx_burst(pool, burst))
     }
 
+    /// Packets of one buffer that [`Queue::tx_burst`] can take now without dropping one; what a file or a tap
+    /// takes is not known before.
+    pub fn tx_room(&mut self) -> usize {
+        match self {
+            Queue::Afxdp(q) => q.tx_room(),
+            Queue::Memory(q) => q.tx_room(),
+            Queue::Tap(_) | Queue::Pcap(_) => usize::MAX,
+        }
+    }
+
     /// Start what was given to transmit, take sent frames back, give the device free ones. Once in
     /// each round in which the queue received or was given packets; `true`: call it again in the
     /// next round, as something is left to do.
@@ -146,7 +156,8 @@ impl Queue {
     pub fn close(self, pool: &mut FramePool) {
         match self {
             Queue::Afxdp(q) => q.close(pool),
-            Queue::Tap(_) | Queue::Memory(_) => {}
+            Queue::Tap(_) => {}
+            Queue::Memory(q) => q.close(pool),
             Queue::Pcap(q) => q.close(),
         }
     }

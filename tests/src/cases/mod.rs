@@ -19,6 +19,7 @@ pub mod learning;
 pub mod nat;
 pub mod nat_kernel;
 pub mod ping;
+pub mod pktgen;
 pub mod routers;
 pub mod security;
 pub mod socket;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         socket::CASES,
         hard_inputs::CASES,
         workers::CASES,
+        pktgen::CASES,
     ]
     .concat()
 }

@@ -1,0 +1,260 @@
+//! Figures drawn, as SVG.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::sweep;
+
+const SIZE: (u32, u32) = (900, 540);
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(255, 127, 14),
+    RGBColor(148, 103, 189),
+    RGBColor(127, 127, 127),
+];
+
+/// A line of a plot: its name and points.
+pub type Line = (String, Vec<(f64, f64)>);
+
+/// What stands at a plot's edges.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    pub title: &'a str,
+    pub x: &'a str,
+    pub y: &'a str,
+}
+
+fn in_file<T>(
+    path: &Path,
+    draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<T>,
+) -> Result<()> {
+    let go = || -> Result<()> {
+        let area = SVGBackend::new(path, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        draw(&area)?;
+        area.present()?;
+        Ok(())
+    };
+    go().with_context(|| format!("drawing {}", path.display()))
+}
+
+/// Lines over a logarithmic axis, from zero upwards.
+///
+/// # Errors
+/// If there is no point or the file cannot be written.
+pub fn lines(path: &Path, labels: Labels<'_>, lines: &[Line]) -> Result<()> {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let edge = |of: fn(f64, f64) -> f64, start| points().map(|p| p.0).fold(start, of);
+    let (low, high) = (edge(f64::min, f64::INFINITY), edge(f64::max, 0.0));
+    let top = points().map(|p| p.1).fold(0.0, f64::max);
+    ensure!(low > 0.0 && low.is_finite() && top > 0.0, "no points for {}", path.display());
+    // A single number of flows needs some width too.
+    let high = if high > low { high } else { low * 10.0 };
+    in_file(path, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(labels.title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d((low..high).log_scale(), 0.0..top * 1.1)?;
+        chart.configure_mesh().x_desc(labels.x).y_desc(labels.y).draw()?;
+        for (at, (name, points)) in lines.iter().enumerate() {
+            let colour = COLOURS[at % COLOURS.len()];
+            let line =
+                LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
+            chart.draw_series(line)?.label(name).legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+            });
+        }
+        if lines.len() > 1 {
+            chart
+                .configure_series_labels()
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK)
+                .draw()?;
+        }
+        Ok(())
+    })
+}
+
+/// Bars one above the other: for each name its parts, in the order of `parts`.
+///
+/// # Errors
+/// If there is nothing to draw or the file cannot be written.
+pub fn stacks(
+    path: &Path,
+    labels: Labels<'_>,
+    parts: &[&str],
+    bars: &[(String, Vec<f64>)],
+) -> Result<()> {
+    let top = bars.iter().map(|(_, parts)| parts.iter().sum::<f64>()).fold(0.0, f64::max);
+    ensure!(top > 0.0, "no bars for {}", path.display());
+    let count = bars.len() as i32;
+    in_file(path, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(labels.title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(190)
+            .build_cartesian_2d(0.0..top * 1.05, (0..count).into_segmented())?;
+        let name = |at: &SegmentValue<i32>| match at {
+            SegmentValue::CenterOf(at) => {
+                bars.get(*at as usize).map_or("".into(), |(n, _)| n.clone())
+            }
+            _ => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .x_desc(labels.x)
+            .y_labels(bars.len())
+            .y_label_formatter(&name)
+            .draw()?;
+        for (part, what) in parts.iter().enumerate() {
+            let colour = COLOURS[part % COLOURS.len()];
+            let style =
+                if part < COLOURS.len() { colour.filled() } else { colour.mix(0.5).filled() };
+            let rectangles = bars.iter().enumerate().filter_map(|(at, (_, values))| {
+                let before: f64 = values.iter().take(part).sum();
+                let value = *values.get(part)?;
+                let at = at as i32;
+                let (low, high) = (SegmentValue::Exact(at), SegmentValue::Exact(at + 1));
+                let mut bar = Rectangle::new([(before, low), (before + value, high)], style);
+                bar.set_margin(3, 3, 0, 0);
+                Some(bar)
+            });
+            chart
+                .draw_series(rectangles)?
+                .label(*what)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], style));
+        }
+        if parts.len() > 1 {
+            chart
+                .configure_series_labels()
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK)
+                .draw()?;
+        }
+        Ok(())
+    })
+}
+
+/// How delays are distributed: the share of packets that took longer than so much, both logarithmic.
+///
+/// # Errors
+/// If there is no delay or the file cannot be written.
+pub fn latency(path: &Path, title: &str, histograms: &[(String, &Histogram<u64>)]) -> Result<()> {
+    let curves: Vec<Line> =
+        histograms.iter().map(|(name, h)| (name.clone(), exceeding(h))).collect();
+    let points = || curves.iter().flat_map(|(_, points)| points);
+    let high = points().map(|p| p.0).fold(0.0, f64::max);
+    let low = points().map(|p| p.0).fold(f64::INFINITY, f64::min);
+    let least = points().map(|p| p.1).fold(1.0, f64::min);
+    ensure!(high > 0.0, "no delays for {}", path.display());
+    in_file(path, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(80)
+            .build_cartesian_2d(
+                (low..high.max(low * 2.0)).log_scale(),
+                (least / 2.0..1.0).log_scale(),
+            )?;
+        chart
+            .configure_mesh()
+            .x_desc("microseconds")
+            .y_desc("share of packets that took longer")
+            .y_label_formatter(&|share| format!("{share:.0e}"))
+            .draw()?;
+        for (at, (name, points)) in curves.iter().enumerate() {
+            let colour = COLOURS[at % COLOURS.len()];
+            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+            chart.draw_series(line)?.label(name).legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+            });
+        }
+        if curves.len() > 1 {
+            chart
+                .configure_series_labels()
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK)
+                .draw()?;
+        }
+        Ok(())
+    })
+}
+
+/// Points (microseconds, share of packets that took at least as long).
+fn exceeding(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let all = histogram.len() as f64;
+    let mut before = 0;
+    let mut points = Vec::new();
+    for value in histogram.iter_recorded() {
+        points.push((value.value_iterated_to() as f64 / 1000.0, 1.0 - before as f64 / all));
+        before += value.count_since_last_iteration();
+    }
+    points
+}
+
+/// Throughput against flows.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn sweep(path: &Path, report: &sweep::Report) -> Result<()> {
+    let points = report.points.iter();
+    let points = points.map(|p| (f64::from(p.flows), p.figures.carried_pps / 1e6)).collect();
+    let labels = Labels { title: "Throughput against flows", x: "flows", y: "Mpps" };
+    lines(path, labels, &[(report.traffic.clone(), points)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(draw: impl FnOnce(&Path) -> Result<()>) -> String {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("plot.svg");
+        draw(&path).expect("a plot");
+        std::fs::read_to_string(path).expect("a file")
+    }
+
+    #[test]
+    fn plots_have_their_titles_and_names() {
+        let labels = Labels { title: "A title", x: "flows", y: "Mpps" };
+        let two = [
+            ("one".to_owned(), vec![(1.0, 2.0), (1000.0, 3.0)]),
+            ("other".to_owned(), vec![(1.0, 1.0)]),
+        ];
+        let text = drawn(|path| lines(path, labels, &two));
+        for word in ["<svg", "A title", "flows", "Mpps", "other", "</svg>"] {
+            assert!(text.contains(word), "{word}");
+        }
+        let bars = [("row-1".to_owned(), vec![10.0, 20.0]), ("row-2".to_owned(), vec![5.0])];
+        let text = drawn(|path| stacks(path, labels, &["receive", "lookup"], &bars));
+        for word in ["row-1", "row-2", "receive", "lookup"] {
+            assert!(text.contains(word), "{word}");
+        }
+        let mut histogram = Histogram::<u64>::new(3).expect("a histogram");
+        for n in 1..10_000 {
+            histogram.record(n * 10).expect("in range");
+        }
+        let text = drawn(|path| latency(path, "Delays", &[("50 %".to_owned(), &histogram)]));
+        assert!(text.contains("Delays") && text.contains("microseconds"));
+    }
+
+    #[test]
+    fn nothing_is_not_drawn() {
+        let labels = Labels { title: "", x: "", y: "" };
+        assert!(lines(Path::new("/nonexistent/x.svg"), labels, &[]).is_err());
+        assert!(stacks(Path::new("/nonexistent/x.svg"), labels, &[], &[]).is_err());
+        let empty = Histogram::<u64>::new(3).expect("a histogram");
+        assert!(latency(Path::new("/nonexistent/x.svg"), "", &[("".into(), &empty)]).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! How does what a device carries depend on the number of flows? One trial for each number.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::frames::Frames;
+use super::profile::Profile;
+use super::rate::{Rate, scaled};
+use super::report::{Figures, Place};
+use super::rig::{Ends, Rig};
+use super::trial::{self, Limit, Plan};
+
+/// The figures of each number of flows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub place: Place,
+    pub traffic: String,
+    pub points: Vec<Point>,
+}
+
+/// One number of flows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    pub flows: u32,
+    pub figures: Figures,
+}
+
+/// Do one trial for each number of flows.
+///
+/// # Errors
+/// If the rig cannot be opened or the profile not be sent.
+pub fn run(
+    ends: &Ends,
+    profile: &Profile,
+    flows: &[u32],
+    rate: Rate,
+    time: Duration,
+    device: Option<&str>,
+) -> Result<Report> {
+    ensure!(!flows.is_empty(), "no number of flows");
+    let made: Result<Vec<Frames>> = flows
+        .iter()
+        .map(|flows| {
+            let profile = Profile { flows: *flows, ..profile.clone() };
+            Frames::new(&profile, rate.packets(profile.size.mean()))
+        })
+        .collect();
+    let made = made?;
+    let largest = made.iter().map(Frames::largest).max().context("no frames")?;
+    let mut rig = Rig::open(ends, largest)?;
+    let place = Place::here(&rig, device);
+    let mut points = Vec::new();
+    let mut all = || -> Result<()> {
+        for (number, (flows, frames)) in flows.iter().zip(&made).enumerate() {
+            let limit = Limit { time: Some(time), packets: None };
+            let plan = Plan { trial: number as u16 + 1, rate, limit, grace: trial::GRACE };
+            let outcome = trial::run(&mut rig, frames, &plan, |_| {})?;
+            points.push(Point { flows: *flows, figures: Figures::of(&outcome) });
+        }
+        Ok(())
+    };
+    let done = all();
+    rig.close();
+    done.map(|()| Report { place, traffic: profile.summary(), points })
+}
+
+impl Report {
+    /// A table for people.
+    pub fn text(&self) -> String {
+        let mut text = self.place.text()
+            + "\n     flows        carried       lost   p50 us   p99 us  cycles\n";
+        for point in &self.points {
+            let f = &point.figures;
+            let latency = f.latency_us.as_ref();
+            let known = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.1}"));
+            text += &format!(
+                "{:>10} {:>14} {:>9.4}% {:>8} {:>8} {:>7}\n",
+                point.flows,
+                scaled(f.carried_pps, "pps"),
+                f.loss * 100.0,
+                known(latency.map(|l| l.p50)),
+                known(latency.map(|l| l.p99)),
+                known(f.cycles)
+            );
+        }
+        text
+    }
+
+    /// One line for each number of flows.
+    pub fn csv(&self) -> String {
+        let mut text = format!("flows,{}\n", Figures::CSV);
+        for point in &self.points {
+            text += &format!("{},{}\n", point.flows, point.figures.csv());
+        }
+        text
+    }
+}

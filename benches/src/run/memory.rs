@@ -1,0 +1,123 @@
+//! The rows from memory: `membench` in a process of its own on core 1, and OVS-DPDK.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::cmd;
+
+use super::{Plan, Report, Side, line};
+use crate::measure::Measurement;
+use crate::ours;
+use crate::peers::ovs_dpdk::OvsDpdk;
+use crate::results::{Line, Unit};
+use crate::rows::{self, Row};
+use crate::trace;
+use crate::veth::rig;
+
+const PEER: &str = "ovs-dpdk";
+
+/// All rows of the plan.
+pub(super) fn all(report: &mut Report<'_>) -> Result<()> {
+    let plan = report.plan;
+    let rows: Vec<Row> = rows::memory().into_iter().filter(|r| plan.has_row(&r.name)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let traces = traces()?;
+    for mix in rows.iter().flat_map(|r| [Some(&r.mix), r.reply.as_ref()]).flatten() {
+        if !traces.join(format!("{mix}.pcap")).exists() {
+            trace::write(&traces, mix)?;
+        }
+    }
+    // Started with the first row; a machine that cannot run it says so in every line.
+    let peer = plan.has_peer(PEER).then(|| OvsDpdk::start(&traces));
+    for row in &rows {
+        let measured = one(plan, row, peer.as_ref(), &traces);
+        report.line(measured)?;
+    }
+    Ok(())
+}
+
+/// The directory of traces.
+pub(super) fn traces() -> Result<PathBuf> {
+    let traces = PathBuf::from("/run/traces");
+    std::fs::create_dir_all(&traces)?;
+    Ok(traces)
+}
+
+fn one(plan: &Plan, row: &Row, peer: Option<&Result<OvsDpdk>>, traces: &Path) -> Line {
+    let (mut ours, mut theirs) = (Side::default(), Side::default());
+    let prepared = match peer {
+        Some(Ok(peer)) => match peer.prepare(row) {
+            Ok(()) => Some(peer),
+            Err(error) => {
+                theirs.wrong = Some(format!("{error:#}"));
+                None
+            }
+        },
+        Some(Err(error)) => {
+            theirs.wrong = Some(format!("{error:#}"));
+            None
+        }
+        None => None,
+    };
+    for _ in 0..plan.rounds {
+        if let Some(peer) = prepared {
+            theirs.keep(peer.measure(plan.seconds));
+        }
+        if plan.ours && ours::ROWS.iter().any(|(name, _)| *name == row.name) {
+            ours.keep(membench(&row.name, traces, plan.seconds));
+        }
+    }
+    let name = if peer.is_some() { PEER } else { "none" };
+    let mut line = line(&row.name, name, Unit::MPPS, &ours, &theirs);
+    if plan.instructions && line.mpps.is_some() {
+        match instructions(&row.name, traces) {
+            Ok(count) => line.instructions = Some(count),
+            Err(error) => line.failed = Some(format!("{error:#}")),
+        }
+    }
+    line
+}
+
+/// Rounds of a worker whose instructions are counted.
+const COUNTED_ROUNDS: &str = "2000";
+
+/// Instructions per packet of a warm worker, by callgrind: the same on every machine that runs the same
+/// code, however busy it is.
+fn instructions(row: &str, traces: &Path) -> Result<f64> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
+    command.arg("--toggle-collect=membench::counted").arg(rig::programs()?.join("membench"));
+    command.arg(traces).args(["--rounds", COUNTED_ROUNDS, &format!("={row}")]);
+    let out = cmd::output_of(&mut command)?;
+    ensure!(out.status == 0, "membench under callgrind ended with {}: {}", out.status, out.stderr);
+    let collected = out.stderr.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, collected) = collected.context("callgrind does not say what it collected")?;
+    let words: Vec<&str> = out.stdout.split_whitespace().collect();
+    match words.as_slice() {
+        [name, packets, "packets"] if *name == row => {
+            Ok(collected.trim().parse::<f64>()? / packets.parse::<f64>()?)
+        }
+        _ => bail!("membench said: {}", out.stdout),
+    }
+}
+
+/// The switch's own figure, from a process of its own on core 1.
+fn membench(row: &str, traces: &Path, seconds: u32) -> Result<Measurement> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "1"]).arg(rig::programs()?.join("membench")).arg(traces);
+    command.args(["--seconds", &seconds.to_string(), &format!("={row}")]);
+    let out = cmd::output_of(&mut command)?;
+    ensure!(out.status == 0, "membench ended with {}: {}", out.status, out.stderr);
+    let words: Vec<&str> = out.stdout.split_whitespace().collect();
+    match words.as_slice() {
+        [name, rate, "Mpps", cycles, "cycles/pkt", "sent", sent] if *name == row => {
+            let sent: f64 = sent.trim_end_matches('%').parse().context("share sent")?;
+            ensure!(sent >= 95.0, "the switch sent only {sent} % of the packets");
+            Ok(Measurement { rate: rate.parse()?, cycles: Some(cycles.parse()?) })
+        }
+        _ => bail!("membench said: {}", out.stdout),
+    }
+}

@@ -1,0 +1,92 @@
+//! A run's figures drawn, in files beside its document.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::pktgen::plots::{self, Labels, Line as Curve};
+use crate::results::{Line, Results};
+
+/// Rows whose names end in a number of flows, drawn over that number.
+const OVER_FLOWS: [&str; 5] = ["forward", "megaflow", "many-megaflows", "ct-est-udp", "ct-est-tcp"];
+
+/// Draw what the run has figures for; the files.
+pub(super) fn draw(results: &Results, dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let curves = over_flows(&results.rows);
+    if !curves.is_empty() {
+        let path = results.path(dir, "-flows.svg");
+        let labels = Labels { title: "Throughput against flows", x: "flows", y: "Mpps" };
+        plots::lines(&path, labels, &curves)?;
+        files.push(path);
+    }
+    let bars: Vec<(String, Vec<f64>)> = results.rows.iter().filter_map(ratio).collect();
+    if !bars.is_empty() {
+        let path = results.path(dir, "-ratios.svg");
+        let labels = Labels { title: "Times better than the peer", x: "ratio", y: "" };
+        plots::stacks(&path, labels, &["ratio"], &bars)?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+fn ratio(line: &Line) -> Option<(String, Vec<f64>)> {
+    Some((format!("{} / {}", line.row, line.peer), vec![line.ratio?]))
+}
+
+/// A curve for the switch and one for the peer of each kind that was measured with several numbers of flows.
+fn over_flows(rows: &[Line]) -> Vec<Curve> {
+    let mut curves = Vec::new();
+    for kind in OVER_FLOWS {
+        let numbered = |line: &&Line| {
+            let (name, flows) = line.row.rsplit_once('-')?;
+            (name == kind).then(|| flows.parse::<f64>().ok())?
+        };
+        let mut curve = |who: &str, figure: fn(&Line) -> Option<f64>| {
+            let points = rows.iter().filter_map(|line| Some((numbered(&line)?, figure(line)?)));
+            let points: Vec<(f64, f64)> = points.collect();
+            if points.len() > 1 {
+                curves.push((format!("{kind}, {who}"), points));
+            }
+        };
+        curve("vswitch", |line| line.mpps);
+        curve("OVS-DPDK", |line| line.peer_mpps.filter(|_| line.peer == "ovs-dpdk"));
+    }
+    curves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Measurement, Rounds};
+    use crate::results::Unit;
+
+    fn line(row: &str, ours: f64, theirs: f64) -> Line {
+        let rounds = |rate| {
+            let mut rounds = Rounds::default();
+            rounds.add(Measurement { rate, cycles: None });
+            rounds
+        };
+        Line::new(row, "ovs-dpdk", Unit::MPPS, &rounds(ours), &rounds(theirs))
+    }
+
+    #[test]
+    fn a_run_is_drawn() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut results = Results::here(dir.path(), 1);
+        assert!(draw(&results, dir.path()).expect("nothing to draw").is_empty());
+        results.rows = vec![
+            line("megaflow-1000", 20.0, 10.0),
+            line("megaflow-10000", 18.0, 8.0),
+            line("many-megaflows-1000", 9.0, 8.0),
+            line("acl-10000", 20.0, 5.0),
+        ];
+        let curves = over_flows(&results.rows);
+        assert_eq!(curves.len(), 2, "of one kind there are two numbers");
+        assert_eq!(curves[0].1, [(1000.0, 20.0), (10_000.0, 18.0)]);
+        let files = draw(&results, dir.path()).expect("plots");
+        assert_eq!(files.len(), 2);
+        let text = std::fs::read_to_string(&files[1]).expect("a file");
+        assert!(text.contains("acl-10000 / ovs-dpdk"));
+    }
+}
