@@ -81,7 +81,7 @@ fn run(t: &Tracker, frames: &[Vec<u8>], order: &[u32], rounds: usize, now: Milli
         (0..BURST).map(|_| pool.packet_from(&frames[0]).expect("frame")).collect();
     let mut bursts = Vec::new();
     let mut offs = [flow::Offsets::default(); BURST];
-    let mut verdicts = [conntrack::Verdict::default(); BURST];
+    let mut batch = conntrack::Batch::default();
     for _ in 0..rounds {
         for chunk in order.chunks_exact(BURST) {
             for ((p, i), off) in packets.iter_mut().zip(chunk).zip(&mut offs) {
@@ -91,8 +91,9 @@ fn run(t: &Tracker, frames: &[Vec<u8>], order: &[u32], rounds: usize, now: Milli
             }
             let start = Instant::now();
             let inputs = packets.iter().zip(&offs).map(|(p, off)| Input::of(p, off, 1));
-            t.track_burst(now, inputs, true, &mut verdicts);
-            for ((p, off), v) in packets.iter_mut().zip(&offs).zip(&verdicts) {
+            t.track_burst(now, inputs, true, &mut batch);
+            let verdicts = batch.verdicts();
+            for ((p, off), v) in packets.iter_mut().zip(&offs).zip(verdicts) {
                 nat::apply(p, off, &v.nat).expect("edit");
             }
             bursts.push(start.elapsed().as_nanos() as u64);
@@ -169,7 +170,7 @@ fn many(proto: u8, n: usize) {
     let order = shuffled(n, 99);
     let mut offs = [flow::Offsets::default(); BURST];
     let mut ok = 0usize;
-    let mut verdicts = [conntrack::Verdict::default(); BURST];
+    let mut batch = conntrack::Batch::default();
     for chunk in order.chunks_exact(BURST).take(60_000) {
         for (f, i) in frames.iter_mut().zip(chunk) {
             let c = client(*i as usize);
@@ -191,9 +192,9 @@ fn many(proto: u8, n: usize) {
             total: f.len(),
             trust: Trust::Unknown,
         });
-        t.track_burst(NOW, inputs, true, &mut verdicts);
+        t.track_burst(NOW, inputs, true, &mut batch);
         bursts.push(start.elapsed().as_nanos() as u64);
-        ok += verdicts.iter().filter(|v| v.state.has(CtState::EST)).count();
+        ok += batch.verdicts().iter().filter(|v| v.state.has(CtState::EST)).count();
         done += BURST;
     }
     assert_eq!(ok, done);

@@ -8,70 +8,83 @@ use crate::entry::Millis;
 use crate::input::{Input, Invalid, Kind, Seen, read};
 use crate::tracker::Tracker;
 use crate::verdict::Verdict;
-use flow::cpu::prefetch;
 
 /// The most packets of a burst.
 pub const BURST: usize = 32;
 
-impl Tracker {
-    /// [`Tracker::track`] for each of the packets, whose verdicts go to the same places of `out`.
-    /// Up to [`BURST`] packets are under way together.
-    ///
-    /// # Panics
-    /// If `out` is shorter than the packets are many.
-    pub fn track_burst<'a>(
-        &self,
-        now: Millis,
-        mut inputs: impl ExactSizeIterator<Item = Input<'a>>,
-        nat: bool,
-        mut out: &mut [Verdict],
-    ) {
-        assert!(inputs.len() <= out.len(), "a place for each packet's verdict");
-        let mut batch = [const { None }; BURST];
-        loop {
-            let mut n = 0;
-            for (slot, input) in batch.iter_mut().zip(inputs.by_ref().take(BURST)) {
-                let seen = read(&input);
-                let hash = seen.as_ref().map_or(0, |s| s.tuple.hash(self.seed));
-                if seen.is_ok() {
-                    self.index.prefetch(hash);
-                }
-                *slot = Some((seen, hash));
-                n += 1;
-            }
-            let (now_out, later) = std::mem::take(&mut out).split_at_mut(n);
-            out = later;
-            if n == 0 {
-                return;
-            }
-            self.prefetch_entries(&batch[..n]);
-            for (i, (slot, v)) in batch.iter().zip(now_out).enumerate() {
-                match slot {
-                    Some((Ok(seen), hash)) => self.conclude(now, seen, *hash, nat, v),
-                    Some((Err(why), _)) => *v = self.invalid(i as u64, *why),
-                    None => *v = Verdict::INVALID,
-                }
-            }
-        }
-    }
+/// The packets of a burst, and what the tracker says of them.
+///
+/// It is kept from burst to burst: what is in it is overwritten, never cleared.
+pub struct Batch {
+    seen: [Seen; BURST],
+    hashes: [u64; BURST],
+    /// Whether `seen` was read; else why not.
+    invalid: [Option<Invalid>; BURST],
+    verdicts: [Verdict; BURST],
+}
 
-    #[inline(always)]
-    fn prefetch_entries(&self, batch: &[Option<(Result<Seen, Invalid>, u64)>]) {
-        for slot in batch {
-            if let Some((Ok(seen), hash)) = slot
-                && let Some(place) = self.index.candidate(*hash)
-            {
-                let tcp = matches!(seen.kind, Kind::Tcp(_));
-                self.pool.entry(place.id).prefetch(tcp, seen.tuple.is_v6());
-            }
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            seen: [Seen::default(); BURST],
+            hashes: [0; BURST],
+            invalid: [None; BURST],
+            verdicts: [Verdict::default(); BURST],
         }
     }
 }
 
-/// Bring the first bytes of a packet near, before a burst is read.
-#[inline(always)]
-pub fn prefetch_headers(data: &[u8]) {
-    if let Some(b) = data.first() {
-        prefetch(b);
+impl Batch {
+    /// What [`Tracker::track_burst`] has said of the packets, in their order. Those behind the
+    /// last one of the burst mean nothing.
+    #[inline(always)]
+    pub fn verdicts(&self) -> &[Verdict; BURST] {
+        &self.verdicts
+    }
+}
+
+impl Tracker {
+    /// [`Tracker::track`] for each of the packets, of which there are [`BURST`] at most; what is
+    /// said of them is in `batch` afterwards. How many there were.
+    ///
+    /// # Panics
+    /// If there are more packets.
+    #[inline]
+    pub fn track_burst<'a>(
+        &self,
+        now: Millis,
+        inputs: impl ExactSizeIterator<Item = Input<'a>>,
+        nat: bool,
+        batch: &mut Batch,
+    ) -> usize {
+        let n = inputs.len();
+        assert!(n <= BURST, "no more than a burst");
+        let Batch { seen, hashes, invalid, verdicts } = batch;
+        for (((input, seen), hash), invalid) in
+            inputs.zip(&mut *seen).zip(&mut *hashes).zip(&mut *invalid)
+        {
+            *invalid = read(&input, seen).err();
+            // For a packet that cannot be read, any bucket.
+            *hash = seen.tuple.hash(self.seed);
+            self.index.prefetch(*hash);
+        }
+        self.prefetch_entries(&seen[..n], &hashes[..n]);
+        for i in 0..n {
+            match invalid[i] {
+                None => self.conclude(now, &seen[i], hashes[i], nat, &mut verdicts[i]),
+                Some(why) => verdicts[i] = self.invalid(i as u64, why),
+            }
+        }
+        n
+    }
+
+    #[inline(always)]
+    fn prefetch_entries(&self, seen: &[Seen], hashes: &[u64]) {
+        for (seen, hash) in seen.iter().zip(hashes) {
+            if let Some(place) = self.index.candidate(*hash) {
+                let tcp = matches!(seen.kind, Kind::Tcp(_));
+                self.pool.entry(place.id).prefetch(tcp, seen.tuple.is_v6());
+            }
+        }
     }
 }

@@ -90,13 +90,13 @@ impl Tracker {
     ) -> Result<Verdict, Drop> {
         let nat = args.nat != Nat::No;
         let known = self.resume(now, input.zone, prior, nat);
-        let seen = match known {
-            Some(v) if !(args.force && prior.reply()) => return Ok(self.set_fields(v, args)),
-            _ => match read(input) {
-                Ok(seen) => seen,
-                Err(why) => return Ok(self.invalid(u64::from(input.zone), why)),
-            },
-        };
+        if let Some(v) = known.filter(|_| !(args.force && prior.reply())) {
+            return Ok(self.set_fields(v, args));
+        }
+        let mut seen = Seen::default();
+        if let Err(why) = read(input, &mut seen) {
+            return Ok(self.invalid(u64::from(input.zone), why));
+        }
         let hash = seen.tuple.hash(self.seed);
         let mut v = Verdict::default();
         let mut patience = 0;
@@ -131,13 +131,13 @@ impl Tracker {
         let place = Place { id, reply: prior.reply() };
         let mut v = Verdict::default();
         loop {
-            let m = e.meta.read();
+            let m = e.meta().read();
             if !m.is_live() || m.generation() != prior.generation() {
                 return None;
             }
             self.verdict(e, place, m, prior.related(), nat, &mut v);
             let expired = e.is_expired(now);
-            if e.meta.unchanged(m) {
+            if e.meta().unchanged(m) {
                 return (v.orig.zone() == zone && !expired).then_some(v);
             }
         }
@@ -146,7 +146,7 @@ impl Tracker {
     /// End the connection that stands in the way of `force`.
     fn replace(&self, conn: ConnRef) {
         let Some(id) = conn.id() else { return };
-        let m = self.pool.entry(id).meta.peek();
+        let m = self.pool.entry(id).meta().peek();
         if m.generation() == conn.generation() && m.is_live() {
             self.end(id, m, Event::Replaced);
         }
@@ -161,9 +161,9 @@ impl Tracker {
         }
         if let Some(id) = v.conn.id() {
             let e = self.pool.entry(id);
-            let m = e.meta.peek();
+            let m = e.meta().peek();
             if m.generation() == v.conn.generation()
-                && let Some(mut g) = e.meta.lock(m)
+                && let Some(mut g) = e.meta().lock(m)
             {
                 g.will_change();
                 // What another worker has set since the verdict was read stays under the mask.
@@ -202,11 +202,11 @@ impl Tracker {
             return Err(Failure::Drop(Drop::CtFull));
         };
         let e = self.pool.entry(id);
-        let reserved = e.meta.reserve();
+        let reserved = e.meta().reserve();
         match self.occupy(now, id, e, seen, hash, args, random) {
             Ok(status) => Ok(self.fill(now, id, e, reserved, seen, args, status)),
             Err(why) => {
-                e.meta.release();
+                e.meta().release();
                 self.pool.give(id);
                 self.zones.give(zone);
                 Err(why)
@@ -325,7 +325,7 @@ impl Tracker {
                 done => return done,
             };
             let e = self.pool.entry(taken.id);
-            let m = e.meta.peek();
+            let m = e.meta().peek();
             if !(m.is_live() && e.is_expired(now) && e.tuple_is(taken.reply, t)) {
                 return Err(Refused::Taken(taken));
             }
@@ -337,7 +337,7 @@ impl Tracker {
     /// Whether an entry holds this tuple, living or on its way into or out of life.
     fn holds(&self, p: Place, t: &Tuple) -> bool {
         let e = self.pool.entry(p.id);
-        e.meta.peek().0 & bit::PHASE != bit::FREE && e.tuple_is(p.reply, t)
+        e.meta().peek().0 & bit::PHASE != bit::FREE && e.tuple_is(p.reply, t)
     }
 
     /// Write the connection's data and make it live.
@@ -358,7 +358,10 @@ impl Tracker {
                 // `may_begin` has seen that it can be the first.
                 let begun = Tcp::first(s, &self.tcp);
                 let (tcp, lifetime) = begun.unwrap_or((Tcp::default(), Timeout::TcpSynSent.into()));
-                e.set_tcp_words(&tcp.pack());
+                // Nobody else can lock an entry that is reserved.
+                if let Some(mut g) = e.meta().lock(reserved) {
+                    *e.tcp(&mut g) = tcp;
+                }
                 status |= u64::from(tcp.state as u8) << bit::STATE_SHIFT;
                 lifetime
             }
@@ -383,7 +386,7 @@ impl Tracker {
             let (orig, reply) = (v.orig, e.tuple(true));
             Notice { what: Event::Inserted, orig, reply, mark: v.mark, label: v.label }
         });
-        e.meta.publish(m);
+        e.meta().publish(m);
         self.counters.count(u64::from(id), Event::Inserted);
         notice.into_iter().for_each(|n| self.notices.push(n));
         v

@@ -1,6 +1,6 @@
 //! Where is each fact of a connection kept?
 //!
-//! An entry is 24 words, three cache lines: 192 bytes; with its two slots in the index a
+//! An entry is three cache lines, 192 bytes; with its two slots in the index a
 //! connection takes 224. The first line has all that a translated IPv4 packet without window
 //! tracking needs, the second is TCP's, the third has what is left of IPv6 addresses, and the
 //! label.
@@ -9,25 +9,26 @@
 //!
 //! Must not know: how a connection's state changes.
 
-use crate::meta::{Meta, Snapshot, bit};
+use crate::cell::Cell;
+use crate::meta::{Guard, Meta, Snapshot, bit};
 use crate::sync::{AtomicU64, Ordering};
+use crate::tcp::Tcp;
 use crate::tuple::Tuple;
 use flow::cpu::prefetch;
 
-/// Words of an entry.
-pub(crate) const WORDS: usize = 24;
-
-const EXPIRES: usize = 1;
-const PORTS: [usize; 2] = [2, 3];
+// Words of the first line, behind the one of the lock.
+const EXPIRES: usize = 0;
+const PORTS: [usize; 2] = [1, 2];
 /// IPv4: both addresses. IPv6: the source's high half.
-const ADDRESS: [usize; 2] = [4, 5];
-const MARK: usize = 6;
+const ADDRESS: [usize; 2] = [3, 4];
+const MARK: usize = 5;
 /// When the connection was made; in a free entry, the next free one.
-const MADE: usize = 7;
-const TCP: usize = 8;
+const MADE: usize = 6;
+
+// Words of the third line.
 /// IPv6: the three other halves.
-const MORE_ADDRESS: [usize; 2] = [16, 19];
-const LABEL: usize = 22;
+const MORE_ADDRESS: [usize; 2] = [0, 3];
+const LABEL: usize = 6;
 
 /// A time in milliseconds from a start that the caller chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
@@ -49,29 +50,53 @@ pub(crate) const STEP: u64 = 256;
 /// One connection, or a free place for one.
 #[repr(C, align(64))]
 pub(crate) struct Entry {
-    pub(crate) meta: Meta,
-    words: [AtomicU64; WORDS - 1],
+    cell: Cell<Tcp>,
+    more: [AtomicU64; 8],
+}
+
+#[inline(always)]
+fn get(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
 }
 
 impl Entry {
+    /// The word that says who may change the entry, and more.
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.cell.meta
+    }
+    /// TCP's state; `guard` is that of [`Entry::meta`].
+    #[inline(always)]
+    pub(crate) fn tcp<'a>(&'a self, guard: &'a mut Guard<'_>) -> &'a mut Tcp {
+        self.cell.guarded(guard)
+    }
+
     #[inline(always)]
     fn get(&self, word: usize) -> u64 {
-        self.words[word - 1].load(Ordering::Relaxed)
+        get(&self.cell.words[word])
     }
     #[inline(always)]
     fn set(&self, word: usize, value: u64) {
-        self.words[word - 1].store(value, Ordering::Relaxed);
+        self.cell.words[word].store(value, Ordering::Relaxed);
+    }
+    #[inline(always)]
+    fn more(&self, word: usize) -> u64 {
+        get(&self.more[word])
+    }
+    #[inline(always)]
+    fn set_more(&self, word: usize, value: u64) {
+        self.more[word].store(value, Ordering::Relaxed);
     }
 
     /// Bring the lines near that a packet of this protocol and version needs.
     #[inline(always)]
     pub(crate) fn prefetch(&self, tcp: bool, v6: bool) {
-        prefetch(&self.meta);
+        prefetch(self.meta());
         if tcp {
-            prefetch(&self.words[TCP - 1]);
+            self.cell.prefetch_guarded();
         }
         if v6 {
-            prefetch(&self.words[MORE_ADDRESS[0] - 1]);
+            prefetch(&self.more);
         }
     }
 
@@ -83,7 +108,7 @@ impl Entry {
         let mut addresses = [self.get(ADDRESS[d]), 0, 0, 0];
         if ports as u8 == 6 {
             for i in 0..3 {
-                addresses[i + 1] = self.get(MORE_ADDRESS[d] + i);
+                addresses[i + 1] = self.more(MORE_ADDRESS[d] + i);
             }
         }
         Tuple { ports, addresses }
@@ -104,7 +129,7 @@ impl Entry {
         let d = usize::from(reply);
         self.get(PORTS[d]) == t.ports
             && self.get(ADDRESS[d]) == t.addresses[0]
-            && (!t.is_v6() || (0..3).all(|i| self.get(MORE_ADDRESS[d] + i) == t.addresses[i + 1]))
+            && (!t.is_v6() || (0..3).all(|i| self.more(MORE_ADDRESS[d] + i) == t.addresses[i + 1]))
     }
 
     /// Write a direction's tuple; only into a reserved entry whose old tuple is in no index.
@@ -114,7 +139,7 @@ impl Entry {
         self.set(ADDRESS[d], t.addresses[0]);
         if t.is_v6() {
             for i in 0..3 {
-                self.set(MORE_ADDRESS[d] + i, t.addresses[i + 1]);
+                self.set_more(MORE_ADDRESS[d] + i, t.addresses[i + 1]);
             }
         }
     }
@@ -165,24 +190,11 @@ impl Entry {
         if !m.has(bit::LABEL) {
             return 0;
         }
-        u128::from(self.get(LABEL)) << 64 | u128::from(self.get(LABEL + 1))
+        u128::from(self.more(LABEL)) << 64 | u128::from(self.more(LABEL + 1))
     }
     pub(crate) fn set_label(&self, label: u128) {
-        self.set(LABEL, (label >> 64) as u64);
-        self.set(LABEL + 1, label as u64);
-    }
-
-    /// The words of TCP's state; read and written under the lock.
-    #[inline(always)]
-    pub(crate) fn tcp_words(&self) -> [u64; 8] {
-        std::array::from_fn(|i| self.get(TCP + i))
-    }
-    /// Write those of TCP's words that differ from `old`.
-    #[inline(always)]
-    pub(crate) fn set_tcp_words(&self, words: &[u64; 8]) {
-        for (i, w) in words.iter().enumerate() {
-            self.set(TCP + i, *w);
-        }
+        self.set_more(LABEL, (label >> 64) as u64);
+        self.set_more(LABEL + 1, label as u64);
     }
 }
 
@@ -193,7 +205,8 @@ mod tests {
 
     #[test]
     fn an_entry_and_its_slots_stay_under_256_bytes() {
-        assert_eq!(size_of::<Entry>(), WORDS * 8);
+        assert_eq!(size_of::<Entry>(), 192);
+        assert!(size_of::<Tcp>() <= 64);
         assert_eq!(align_of::<Entry>(), 64);
         let slots = 2.0 / 0.57 * 64.0 / 7.0;
         assert!(size_of::<Entry>() as f64 + slots <= 256.0);
@@ -209,12 +222,10 @@ mod tests {
         e.set_tuple(true, &r);
         e.set_label(1 << 127 | 9);
         e.set_mark(0xdead_beef);
-        e.set_tcp_words(&[1, 2, 3, 4, 5, 6, 7, u64::MAX]);
         assert_eq!((e.tuple(false), e.tuple(true)), (o, r));
         assert!(e.tuple_is(false, &o) && e.tuple_is(true, &r) && !e.tuple_is(false, &r));
         assert_eq!(e.label(Snapshot(bit::LABEL)), 1 << 127 | 9);
         assert_eq!(e.mark(), 0xdead_beef);
-        assert_eq!(e.tcp_words(), [1, 2, 3, 4, 5, 6, 7, u64::MAX]);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod bucket;
 mod burst;
+mod cell;
 mod commit;
 mod control;
 mod entry;
@@ -35,7 +36,7 @@ mod tuple;
 mod verdict;
 mod zones;
 
-pub use burst::{BURST, prefetch_headers};
+pub use burst::{BURST, Batch};
 pub use commit::{Commit, Nat};
 pub use entry::Millis;
 pub use input::{Input, Invalid, Trust};

@@ -12,7 +12,7 @@ use flow::extract::ip_proto;
 use crate::entry::Millis;
 use crate::meta::{Snapshot, bit};
 use crate::stats::Event;
-use crate::tcp::{Tcp, TcpState};
+use crate::tcp::TcpState;
 use crate::tracker::Tracker;
 use crate::tuple::Tuple;
 
@@ -160,15 +160,15 @@ impl Tracker {
     /// The connection in an entry, read under its lock.
     fn read_connection(&self, now: Millis, id: u32) -> Option<(Snapshot, Connection)> {
         let e = self.pool.entry(id);
-        let m = e.meta.peek();
+        let m = e.meta().peek();
         if !m.is_live() || e.is_expired(now) {
             return None;
         }
-        let g = e.meta.lock(m)?;
+        let mut g = e.meta().lock(m)?;
         let m = g.snapshot();
         let orig = e.tuple(false);
         let is_tcp = orig.proto() == ip_proto::TCP;
-        let tcp = is_tcp.then(|| Tcp::unpack(&e.tcp_words()));
+        let tcp = is_tcp.then(|| *e.tcp(&mut g));
         let c = Connection {
             orig,
             reply: e.tuple(true),

@@ -21,9 +21,9 @@ const HUGE: usize = 2 << 20;
 /// Types for which all bytes zero is a value.
 ///
 /// # Safety
-/// The implementor consists of atomic integers only.
+/// The implementor may be shared, and all bytes zero is a value of it.
 pub(crate) unsafe trait Zeroable: Sync {}
-// SAFETY: an entry is an array of atomic integers.
+// SAFETY: atomic integers, and a TCP state of integers and an enumeration whose first value is 0.
 unsafe impl Zeroable for Entry {}
 // SAFETY: a bucket is made of atomic integers.
 unsafe impl Zeroable for Bucket {}

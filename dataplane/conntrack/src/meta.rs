@@ -184,6 +184,11 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Guard<'_> {
+    /// The word that is locked.
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> &Meta {
+        self.meta
+    }
     #[inline(always)]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.word)

@@ -99,11 +99,11 @@ impl Tracker {
 
     fn expire(&self, now: Millis, id: u32) -> bool {
         let e = self.pool.entry(id);
-        let m = e.meta.peek();
+        let m = e.meta().peek();
         if !m.is_live() || !e.is_expired(now) {
             return false;
         }
-        let Some(g) = e.meta.lock(m) else { return false };
+        let Some(g) = e.meta().lock(m) else { return false };
         if !e.is_expired(now) {
             return false; // A packet was faster.
         }
@@ -131,7 +131,7 @@ impl Tracker {
             let all = (from..from.wrapping_add(victims)).filter_map(|n| {
                 let id = self.pool.nth_touched(n % touched)?;
                 let e = self.pool.entry(id);
-                let m = e.meta.peek();
+                let m = e.meta().peek();
                 if !m.is_live() || zone.is_some_and(|z| e.zone() != z) {
                     return None;
                 }
@@ -142,7 +142,7 @@ impl Tracker {
                 return false;
             };
             let e = self.pool.entry(id);
-            let Some(g) = e.meta.lock(m) else { continue };
+            let Some(g) = e.meta().lock(m) else { continue };
             if class(e, g.snapshot(), now) != Some(chosen) {
                 continue;
             }

@@ -107,9 +107,9 @@ impl Tracker {
     /// comes back as `+inv` and unchanged.
     #[inline]
     pub fn track(&self, now: Millis, input: &Input<'_>, nat: bool) -> Verdict {
-        let mut v = Verdict::default();
-        match read(input) {
-            Ok(seen) => self.conclude(now, &seen, seen.tuple.hash(self.seed), nat, &mut v),
+        let (mut v, mut seen) = (Verdict::default(), Seen::default());
+        match read(input, &mut seen) {
+            Ok(()) => self.conclude(now, &seen, seen.tuple.hash(self.seed), nat, &mut v),
             Err(why) => v = self.invalid(u64::from(input.zone), why),
         }
         v
@@ -175,7 +175,7 @@ impl Tracker {
         tuple: &Tuple,
     ) -> Option<(Place, Snapshot)> {
         let e = self.pool.entry(place.id);
-        let m = e.meta.peek();
+        let m = e.meta().peek();
         let is = m.is_live() && e.tuple_is(place.reply, tuple) && !e.is_expired(now);
         is.then_some((place, m))
     }
@@ -212,17 +212,17 @@ impl Tracker {
         nat: bool,
         v: &mut Verdict,
     ) -> Option<Found> {
-        let mut g = e.meta.lock(m)?;
-        let mut tcp = Tcp::unpack(&e.tcp_words());
+        let mut g = e.meta().lock(m)?;
         let m = g.snapshot();
         let status = Status { seen_reply: m.has(bit::SEEN_REPLY), assured: m.has(bit::ASSURED) };
+        let tcp = e.tcp(&mut g);
         let outcome = tcp.packet(place.reply, s, status, &self.tcp);
+        let state = tcp.state;
         if outcome == Outcome::Reopen {
             g.kill();
             self.bury(place.id, Event::Closed);
             return Some(Found::Nothing);
         }
-        e.set_tcp_words(&tcp.pack());
         match outcome {
             Outcome::Invalid(why) => return Some(Found::Invalid(why)),
             Outcome::OutOfStep => {
@@ -238,7 +238,7 @@ impl Tracker {
             g.word |= bit::SEEN_REPLY;
         }
         if let Outcome::Accepted { lifetime, assured } = outcome {
-            g.set_state(tcp.state as u8);
+            g.set_state(state as u8);
             if assured {
                 g.word |= bit::ASSURED;
             }
@@ -307,12 +307,12 @@ impl Tracker {
         nat: bool,
         v: &mut Verdict,
     ) -> bool {
-        let m = e.meta.read();
+        let m = e.meta().read();
         if !m.same_connection(seen) {
             return false;
         }
         self.verdict(e, place, m, related, nat, v);
-        e.meta.unchanged(m)
+        e.meta().unchanged(m)
     }
 
     /// Write the verdict for a packet of the connection as it is.
@@ -364,21 +364,21 @@ impl Tracker {
         let (orig, reply) = (e.tuple(false), e.tuple(true));
         self.counters.count(u64::from(id), why);
         if self.notices.are_wanted() {
-            let label = e.label(e.meta.peek());
+            let label = e.label(e.meta().peek());
             self.notices.push(Notice { what: why, orig, reply, mark: e.mark(), label });
         }
         self.index.remove(orig.hash(self.seed), Place { id, reply: false });
-        if !e.meta.peek().has(bit::SELF) {
+        if !e.meta().peek().has(bit::SELF) {
             self.index.remove(reply.hash(self.seed), Place { id, reply: true });
         }
-        e.meta.release();
+        e.meta().release();
         self.zones.give(orig.zone());
         self.pool.give(id);
     }
 
     /// End a connection for that reason, unless it has ended already.
     pub(crate) fn end(&self, id: u32, seen: Snapshot, why: Event) -> bool {
-        let Some(g) = self.pool.entry(id).meta.lock(seen) else { return false };
+        let Some(g) = self.pool.entry(id).meta().lock(seen) else { return false };
         g.kill();
         self.bury(id, why);
         true
@@ -388,7 +388,7 @@ impl Tracker {
 /// Set status bits of a connection.
 #[cold]
 fn note(e: &Entry, seen: Snapshot, bits: u64) -> Option<Snapshot> {
-    let mut g = e.meta.lock(seen)?;
+    let mut g = e.meta().lock(seen)?;
     g.word |= bits;
     Some(g.snapshot())
 }

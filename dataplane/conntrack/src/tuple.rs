@@ -31,6 +31,13 @@ impl Tuple {
         Tuple { ports: ports_word(zone, proto, 4, sport, dport), addresses: [a, 0, 0, 0] }
     }
 
+    /// A tuple of words as a packet has them: source and destination address, both ports.
+    #[inline(always)]
+    pub(crate) fn v4_words(zone: u16, proto: u8, addresses: u64, ports: u32) -> Tuple {
+        let low = u64::from(zone) << 16 | u64::from(proto) << 8 | 4;
+        Tuple { ports: u64::from(ports) << 32 | low, addresses: [addresses, 0, 0, 0] }
+    }
+
     /// A tuple of IPv6 addresses, as numbers.
     #[inline(always)]
     pub fn v6(zone: u16, proto: u8, src: u128, dst: u128, sport: u16, dport: u16) -> Tuple {

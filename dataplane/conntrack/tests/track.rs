@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use conntrack::nat::Side;
 use conntrack::{
-    Commit, ConnRef, CtState, Cursor, Event, Filter, Invalid, Millis, Policy, Timeout, Tracker,
-    Tuple,
+    BURST, Batch, Commit, ConnRef, CtState, Cursor, Event, Filter, Invalid, Millis, Policy,
+    Timeout, Tracker, Tuple,
 };
 use flow::Drop;
 
@@ -385,9 +385,11 @@ fn bursts_say_what_single_packets_say() {
     for f in frames.iter().step_by(3) {
         commit(&t, 0, f);
     }
-    let mut got = vec![conntrack::Verdict::default(); frames.len()];
-    let inputs: Vec<_> = frames.iter().map(|f| input(1, f)).collect();
-    t.track_burst(Millis(0), inputs.into_iter(), true, &mut got);
+    let (mut got, mut batch) = (Vec::new(), Batch::default());
+    for burst in frames.chunks(BURST) {
+        let n = t.track_burst(Millis(0), burst.iter().map(|f| input(1, f)), true, &mut batch);
+        got.extend_from_slice(&batch.verdicts()[..n]);
+    }
     for (f, v) in frames.iter().zip(&got) {
         assert_eq!(*v, track(&t, 0, f));
     }

@@ -141,6 +141,14 @@ pub fn update64(checksum: u16, old: u64, new: u64) -> u16 {
     !fold(add(add(u64::from(!checksum), !old), new))
 }
 
+/// What a checksum becomes when 64 bits and 32 bits of its data, at even offsets, change.
+#[inline(always)]
+#[must_use]
+pub fn update96(checksum: u16, old: (u64, u32), new: (u64, u32)) -> u16 {
+    let small = u64::from(!checksum) + u64::from(!old.1) + u64::from(new.1);
+    !fold(add(add(small, !old.0), new.0))
+}
+
 /// What a checksum becomes when 128 bits of its data, at an even offset, change.
 #[inline]
 #[must_use]
@@ -226,14 +234,13 @@ fn add(a: u64, b: u64) -> u64 {
     sum + u64::from(carry)
 }
 
-/// Fold to 16 bits, bringing carries around.
+/// Fold to 16 bits, bringing carries around. Only 0 gives 0.
 #[inline(always)]
 fn fold(acc: u64) -> u16 {
-    let s = (acc >> 32) + (acc & 0xffff_ffff);
-    let s = (s >> 32) + (s & 0xffff_ffff);
-    let s = (s >> 16) + (s & 0xffff);
-    let s = (s >> 16) + (s & 0xffff);
-    ((s >> 16) + (s & 0xffff)) as u16
+    // The upper half of a number and itself with the halves exchanged is their sum, and the carry
+    // of the lower halves: the same sum.
+    let s = (acc.wrapping_add(acc.rotate_left(32)) >> 32) as u32;
+    (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
 }
 
 /// Sum of the 16-bit words as the machine loads them, a last odd byte padded with a zero behind.
@@ -248,13 +255,27 @@ fn sum_words(bytes: &[u8]) -> u64 {
             acc += u64::from(u32::from_ne_bytes(*w));
         }
     }
-    let (words, tail) = blocks.remainder().as_chunks::<4>();
-    for w in words {
-        acc += u64::from(u32::from_ne_bytes(*w));
+    let mut tail = blocks.remainder();
+    while let Some((word, rest)) = tail.split_first_chunk() {
+        acc = add(acc, u64::from_ne_bytes(*word));
+        tail = rest;
     }
-    let mut last = [0u8; 4];
-    last[..tail.len()].copy_from_slice(tail);
-    acc + u64::from(u32::from_ne_bytes(last))
+    if tail.is_empty() { acc } else { add(acc, last_words(bytes, tail)) }
+}
+
+/// The last up to seven bytes, zeros behind.
+#[inline(always)]
+fn last_words(bytes: &[u8], tail: &[u8]) -> u64 {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        // The bytes in front of the tail are shifted out.
+        let kept = u64::from_le_bytes(*last) >> (64 - 8 * tail.len() as u32);
+        return u64::from_ne_bytes(kept.to_le_bytes());
+    }
+    let mut padded = [0; 8];
+    for (p, b) in padded.iter_mut().zip(tail) {
+        *p = *b;
+    }
+    u64::from_ne_bytes(padded)
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn verify_chain(packet: &Packet, off: &Offsets) -> Trust {
 }
 
 /// What the state machine of the packet's protocol needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Kind {
     Tcp(Segment),
     Udp,
@@ -90,6 +90,7 @@ pub(crate) enum Kind {
         query: bool,
     },
     /// Any other protocol.
+    #[default]
     Other,
     /// An ICMP error. The tuple is the inverse of the quoted packet's: that of the direction
     /// that the error travels in.
@@ -97,7 +98,7 @@ pub(crate) enum Kind {
 }
 
 /// What was read of a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) tuple: Tuple,
     pub(crate) kind: Kind,
@@ -115,6 +116,9 @@ fn be32(b: &[u8], at: usize) -> Option<u32> {
 fn be128(b: &[u8], at: usize) -> Option<u128> {
     b.get(at..)?.first_chunk().map(|c| u128::from_be_bytes(*c))
 }
+
+/// IPv4's fragment offset and "more fragments", in the word with the identifier.
+const OFFSET_OR_MORE: u32 = 0x3fff;
 
 /// The IP header, checked.
 struct Ip {
@@ -145,8 +149,7 @@ impl Ip {
     #[inline(always)]
     fn v4(h: &[u8], l3: usize, off: &Offsets, total: usize) -> Option<Result<Ip, Invalid>> {
         let h = h.first_chunk::<20>()?;
-        const OFFSET_OR_MORE: u16 = 0x3fff;
-        if be16(h, 6)? & OFFSET_OR_MORE != 0 {
+        if be32(h, 4)? & OFFSET_OR_MORE != 0 {
             return Some(Err(Invalid::Fragment));
         }
         let l4 = l3 + usize::from(h[0] & 0xf) * 4;
@@ -205,9 +208,70 @@ impl Ip {
     }
 }
 
-/// Read and check a packet.
-#[inline]
-pub(crate) fn read(p: &Input<'_>) -> Result<Seen, Invalid> {
+/// Read and check a packet. What is in `seen` counts only if it can be tracked.
+///
+/// Most packets are TCP or UDP behind an IPv4 header without options: these are read here, with
+/// one check of bounds for a header.
+#[inline(always)]
+pub(crate) fn read(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
+    let l3 = usize::from(p.off.l3);
+    let header = p.data.get(l3..).and_then(|d| d.first_chunk::<20>());
+    let Some(h) = header.filter(|h| h[0] == 0x45 && p.off.l4 == p.off.l3.wrapping_add(20)) else {
+        return read_any(p, seen);
+    };
+    if p.off.end == 0 || p.off.fault != Fault::None || h[9] != p.off.proto {
+        return read_any(p, seen);
+    }
+    let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+    let (total, addresses) =
+        ((word(0) & 0xffff) as usize, u64::from(word(12)) << 32 | u64::from(word(16)));
+    if word(4) & OFFSET_OR_MORE != 0 || total < 20 || l3 + total > p.total {
+        return read_any(p, seen);
+    }
+    let len = total - 20;
+    let l4 = p.data.get(l3 + 20..).unwrap_or_default();
+    let l4 = &l4[..len.min(l4.len())];
+    let pseudo = || Sum::new().u64(addresses).u32(u32::from(h[9])).u32(len as u32);
+    if p.trust == Trust::Unknown && Sum::new().bytes(h).folded() != 0xffff {
+        return Err(Invalid::IpChecksum);
+    }
+    let ports;
+    match h[9] {
+        ip_proto::TCP => {
+            let segment;
+            (ports, segment) = tcp(l4, len)?;
+            checksum(p, l4, len, |l4| pseudo().bytes(l4).folded() == 0xffff)?;
+            seen.kind = Kind::Tcp(segment);
+        }
+        ip_proto::UDP => {
+            let own;
+            (ports, own) = udp(l4, len)?;
+            let l4 = &l4[..own.min(l4.len())];
+            let right = |l4: &[u8]| {
+                // The pseudo header counts UDP's own length.
+                let pseudo = || Sum::new().u64(addresses).u32(17).u32(own as u32);
+                l4.get(6..8) == Some(&[0, 0]) || pseudo().bytes(l4).folded() == 0xffff
+            };
+            checksum(p, l4, own, right)?;
+            seen.kind = Kind::Udp;
+        }
+        _ => return read_any(p, seen),
+    }
+    if ports & 0xffff == 0 || ports >> 16 == 0 {
+        return Err(Invalid::PortZero);
+    }
+    seen.tuple = Tuple::v4_words(p.zone, h[9], addresses, ports);
+    Ok(())
+}
+
+/// [`read`] for any packet.
+#[inline(never)]
+fn read_any(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
+    *seen = read_other(p)?;
+    Ok(())
+}
+
+fn read_other(p: &Input<'_>) -> Result<Seen, Invalid> {
     let ip = Ip::of(p.data, &p.off, p.total)?;
     if !ip.v6 && p.trust == Trust::Unknown {
         check_ipv4_header(p.data, usize::from(p.off.l3), ip.l4)?;
@@ -219,32 +283,49 @@ pub(crate) fn read(p: &Input<'_>) -> Result<Seen, Invalid> {
     let len = ip.end - ip.l4;
     let l4 = p.data.get(ip.l4..).unwrap_or_default();
     let l4 = &l4[..len.min(l4.len())];
-    let (sport, dport, kind) = match ip.proto {
-        ip_proto::TCP if p.off.proto == ip_proto::TCP => tcp(l4, len)?,
-        ip_proto::UDP if p.off.proto == ip_proto::UDP => return udp(p, &ip, l4, len),
+    let verify = |l4: &[u8], len: usize| {
+        checksum(p, l4, len, |l4| {
+            let pseudo = ip.pseudo(ip.proto, len);
+            verify_l4(ip.proto, pseudo, std::iter::once(l4), ip.v6) != Some(false)
+        })
+    };
+    let (ports, kind) = match ip.proto {
+        ip_proto::TCP if p.off.proto == ip_proto::TCP => {
+            let (ports, segment) = tcp(l4, len)?;
+            (ports, Kind::Tcp(segment))
+        }
+        ip_proto::UDP if p.off.proto == ip_proto::UDP => {
+            let (ports, own) = udp(l4, len)?;
+            verify(&l4[..own.min(l4.len())], own)?;
+            return with_ports(&ip, p.zone, ports, Kind::Udp);
+        }
         ip_proto::ICMP | ip_proto::ICMPV6 if p.off.proto == ip.proto => {
-            checksum(p, &ip, l4, len)?;
+            verify(l4, len)?;
             return icmp(p, &ip, l4);
         }
         ip_proto::TCP | ip_proto::UDP | ip_proto::ICMP | ip_proto::ICMPV6 => {
             return Err(Invalid::Truncated);
         }
-        ip_proto::SCTP => {
-            let ports = (be16(l4, 0), be16(l4, 2));
-            let (Some(s), Some(d)) = ports else { return Err(Invalid::Truncated) };
-            (s, d, Kind::Other)
-        }
+        ip_proto::SCTP => (be32(l4, 0).ok_or(Invalid::Truncated)?, Kind::Other),
         ip_proto::GRE => {
             let key = gre_key(l4).ok_or(Invalid::Truncated)?;
-            ((key >> 16) as u16, key as u16, Kind::Other)
+            verify(l4, len)?;
+            let tuple = ip.tuple(p.zone, (key >> 16) as u16, key as u16);
+            return Ok(Seen { tuple, kind: Kind::Other });
         }
         _ => return Ok(Seen { tuple: ip.tuple(p.zone, 0, 0), kind: Kind::Other }),
     };
-    checksum(p, &ip, l4, len)?;
-    if (sport == 0 || dport == 0) && ip.proto != ip_proto::GRE {
+    verify(l4, len)?;
+    with_ports(&ip, p.zone, ports, kind)
+}
+
+/// A packet with these ports, none of which may be 0.
+fn with_ports(ip: &Ip, zone: u16, ports: u32, kind: Kind) -> Result<Seen, Invalid> {
+    let (sport, dport) = ((ports >> 16) as u16, ports as u16);
+    if sport == 0 || dport == 0 {
         return Err(Invalid::PortZero);
     }
-    Ok(Seen { tuple: ip.tuple(p.zone, sport, dport), kind })
+    Ok(Seen { tuple: ip.tuple(zone, sport, dport), kind })
 }
 
 #[inline(always)]
@@ -253,22 +334,21 @@ fn check_ipv4_header(data: &[u8], l3: usize, l4: usize) -> Result<(), Invalid> {
     if right { Ok(()) } else { Err(Invalid::IpChecksum) }
 }
 
+/// Whether the L4 checksum is right, as `right` finds for the bytes if nobody has yet.
 #[inline(always)]
-fn checksum(p: &Input<'_>, ip: &Ip, l4: &[u8], len: usize) -> Result<(), Invalid> {
+fn checksum(
+    p: &Input<'_>,
+    l4: &[u8],
+    len: usize,
+    right: impl FnOnce(&[u8]) -> bool,
+) -> Result<(), Invalid> {
     match p.trust {
-        Trust::Good => return Ok(()),
-        Trust::Bad => return Err(Invalid::Checksum),
-        Trust::Unknown if l4.len() < len => return Err(Invalid::Truncated),
-        Trust::Unknown => {}
+        Trust::Good => Ok(()),
+        Trust::Bad => Err(Invalid::Checksum),
+        Trust::Unknown if l4.len() < len => Err(Invalid::Truncated),
+        Trust::Unknown if right(l4) => Ok(()),
+        Trust::Unknown => Err(Invalid::Checksum),
     }
-    let pseudo = ip.pseudo(ip.proto, len);
-    let right = match ip.proto {
-        // The common ones, without the detour over pieces.
-        ip_proto::TCP => pseudo.bytes(l4).folded() == 0xffff,
-        ip_proto::UDP if l4.get(6..8) != Some(&[0, 0]) => pseudo.bytes(l4).folded() == 0xffff,
-        proto => verify_l4(proto, pseudo, std::iter::once(l4), ip.v6) != Some(false),
-    };
-    if right { Ok(()) } else { Err(Invalid::Checksum) }
 }
 
 /// Flags that make sense together: FIN 1, SYN 2, RST 4, ACK 16, URG 32. The others may be added.
@@ -286,8 +366,9 @@ fn flags_are_sane(flags: u8) -> bool {
     SANE >> (flags & 0x37) & 1 != 0
 }
 
+/// Ports, the source's in the high half, and what else the header says.
 #[inline(always)]
-fn tcp(l4: &[u8], len: usize) -> Result<(u16, u16, Kind), Invalid> {
+fn tcp(l4: &[u8], len: usize) -> Result<(u32, Segment), Invalid> {
     let Some(h) = l4.first_chunk::<20>() else { return Err(Invalid::Truncated) };
     let header = usize::from(h[12] >> 4) * 4;
     let Some(options) = l4.get(20..header).filter(|_| header <= len) else {
@@ -297,31 +378,20 @@ fn tcp(l4: &[u8], len: usize) -> Result<(u16, u16, Kind), Invalid> {
         return Err(Invalid::TcpFlags);
     }
     let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let segment = Segment::new(
-        word(4),
-        word(8),
-        u16::from_be_bytes([h[14], h[15]]),
-        h[13],
-        (len - header) as u32,
-        options,
-    );
-    let ports = word(0);
-    Ok(((ports >> 16) as u16, ports as u16, Kind::Tcp(segment)))
+    let win = u16::from_be_bytes([h[14], h[15]]);
+    let segment = Segment::new(word(4), word(8), win, h[13], (len - header) as u32, options);
+    Ok((word(0), segment))
 }
 
+/// Ports, the source's in the high half, and the length that the header names.
 #[inline(always)]
-fn udp(p: &Input<'_>, ip: &Ip, l4: &[u8], len: usize) -> Result<Seen, Invalid> {
+fn udp(l4: &[u8], len: usize) -> Result<(u32, usize), Invalid> {
     let Some(h) = l4.first_chunk::<8>() else { return Err(Invalid::Truncated) };
     let own = usize::from(u16::from_be_bytes([h[4], h[5]]));
     if own < 8 || own > len {
         return Err(Invalid::Truncated);
     }
-    checksum(p, ip, &l4[..own.min(l4.len())], own)?;
-    let ports = u32::from_be_bytes([h[0], h[1], h[2], h[3]]);
-    if ports & 0xffff == 0 || ports >> 16 == 0 {
-        return Err(Invalid::PortZero);
-    }
-    Ok(Seen { tuple: ip.tuple(p.zone, (ports >> 16) as u16, ports as u16), kind: Kind::Udp })
+    Ok((u32::from_be_bytes([h[0], h[1], h[2], h[3]]), own))
 }
 
 fn icmp(p: &Input<'_>, ip: &Ip, l4: &[u8]) -> Result<Seen, Invalid> {

@@ -23,8 +23,29 @@ pub fn apply(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop
         quote::apply(packet, off, e)?;
         return addresses(packet, off, e);
     }
+    let proto = e.to.proto();
+    if !e.to.is_v6() && matches!(proto, ip_proto::TCP | ip_proto::UDP) {
+        let (addresses, ports) = ((e.to.addresses[0], address_mask(e)), (e.to.ports >> 32) as u32);
+        return edit::set_ipv4_endpoints(packet, off, addresses, (ports, port_mask(e)));
+    }
     addresses(packet, off, e)?;
     ports(packet, off, e)
+}
+
+/// Which of a tuple's IPv4 addresses are to be set.
+#[inline(always)]
+fn address_mask(e: &NatEdit) -> u64 {
+    let src = if e.changes_src() { 0xffff_ffff << 32 } else { 0 };
+    let dst = if e.changes_dst() { 0xffff_ffff } else { 0 };
+    src | dst
+}
+
+/// Which of a tuple's ports are to be set.
+#[inline(always)]
+fn port_mask(e: &NatEdit) -> u32 {
+    let src = if e.changes_src() { 0xffff_0000 } else { 0 };
+    let dst = if e.changes_dst() { 0xffff } else { 0 };
+    src | dst
 }
 
 /// Change one fragment of a packet that was tracked as a whole. The one with the L4 header must
@@ -42,13 +63,10 @@ pub fn apply_fragment(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result
 
 #[inline(always)]
 fn addresses(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
-    let (src, dst) = (e.changes_src(), e.changes_dst());
     if !e.to.is_v6() {
-        const SRC: u64 = 0xffff_ffff << 32;
-        const DST: u64 = 0xffff_ffff;
-        let mask = if src { SRC } else { 0 } | if dst { DST } else { 0 };
-        return edit::set_ipv4(packet, off, e.to.addresses[0], mask);
+        return edit::set_ipv4(packet, off, e.to.addresses[0], address_mask(e));
     }
+    let (src, dst) = (e.changes_src(), e.changes_dst());
     if src {
         edit::set_ipv6_src(packet, off, e.to.src(), u128::MAX)?;
     }
@@ -62,9 +80,7 @@ fn addresses(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop
 fn ports(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
     match e.to.proto() {
         ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
-            let (src, dst) = (e.changes_src(), e.changes_dst());
-            let mask = if src { 0xffff_0000 } else { 0 } | if dst { 0xffff } else { 0 };
-            edit::set_ports(packet, off, (e.to.ports >> 32) as u32, mask)
+            edit::set_ports(packet, off, (e.to.ports >> 32) as u32, port_mask(e))
         }
         ip_proto::ICMP | ip_proto::ICMPV6 => edit::set_icmp_id(packet, off, e.to.sport()),
         _ => Ok(()),

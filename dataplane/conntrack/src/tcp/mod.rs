@@ -7,7 +7,6 @@
 //!
 //! Must not know: tuples, entries, time.
 
-mod pack;
 mod segment;
 mod table;
 mod window;
@@ -127,7 +126,7 @@ pub(crate) enum Outcome {
 impl Tcp {
     /// The state after the first segment of a connection; `None` if it cannot be the first.
     pub(crate) fn first(s: &Segment, options: &TcpOptions) -> Option<(Tcp, Lifetime)> {
-        let Next::To(state) = table::next(false, s.sort(), TcpState::None) else { return None };
+        let Next::To(state) = table::next(false, s.sort, TcpState::None) else { return None };
         if state != TcpState::SynSent && !options.loose {
             return None;
         }
@@ -135,7 +134,7 @@ impl Tcp {
         // As any other segment, now that the sides are set up.
         window::check(&mut t, false, s, options.liberal);
         t.state = state;
-        t.last_sort = s.sort() as u8;
+        t.last_sort = s.sort as u8;
         let lifetime = Lifetime::of_tcp(state);
         let picked_up = state == TcpState::Established;
         let lifetime = if picked_up { lifetime.or_shorter(Timeout::TcpUnack) } else { lifetime };
@@ -150,7 +149,7 @@ impl Tcp {
         status: Status,
         options: &TcpOptions,
     ) -> Outcome {
-        let sort = s.sort();
+        let sort = s.sort;
         let (mut old, mut skip_window) = (self.state, false);
         let mut new = match table::next(reply, sort, old) {
             Next::Invalid => return Outcome::Invalid(Invalid::TcpState),
@@ -223,7 +222,7 @@ impl Tcp {
         status: Status,
         options: &TcpOptions,
     ) -> Outcome {
-        let sort = s.sort();
+        let sort = s.sort;
         self.last_sort = sort as u8;
         self.last_reply = reply;
         self.state = new;
@@ -263,7 +262,7 @@ impl Tcp {
     /// A SYN-ACK that acknowledges the SYN that was let through on suspicion: the hosts agree on
     /// a new connection, and what is known here is of an old one.
     fn is_answer_to_ignored_syn(&self, reply: bool, s: &Segment) -> bool {
-        s.sort() == Sort::SynAck
+        s.sort == Sort::SynAck
             && self.last_sort == Sort::Syn as u8
             && self.last_reply != reply
             && s.ack == self.last_end
@@ -283,13 +282,13 @@ impl Tcp {
 
     /// Note a segment that was let through on suspicion.
     fn note_ignored(&mut self, reply: bool, s: &Segment, old: TcpState) {
-        self.last_sort = s.sort() as u8;
+        self.last_sort = s.sort as u8;
         self.last_reply = reply;
         self.last_seq = s.seq;
         self.last_end = s.end;
         self.last_win = s.win;
         self.repeated = 0;
-        if s.sort() == Sort::Syn && !reply {
+        if s.sort == Sort::Syn && !reply {
             self.last_flags = 0;
             self.last_scale = 0;
             if s.scale != segment::NO_SCALE {
@@ -303,7 +302,7 @@ impl Tcp {
                 self.last_flags |= flag::EXPECT_CHALLENGE;
             }
         }
-        if old == TcpState::SynSent && s.sort() == Sort::Ack && reply {
+        if old == TcpState::SynSent && s.sort == Sort::Ack && reply {
             self.last_ack = s.ack;
         }
     }

@@ -15,7 +15,33 @@ pub(crate) enum Sort {
     None = 5,
 }
 
+/// [`Sort::of_flags`] for each combination of FIN, SYN, RST and ACK.
+static SORTS: [Sort; 32] = {
+    let mut sorts = [Sort::None; 32];
+    let mut flags = 0;
+    while flags < 32 {
+        sorts[flags] = if flags as u8 & RST != 0 {
+            Sort::Rst
+        } else if flags as u8 & SYN != 0 {
+            if flags as u8 & ACK != 0 { Sort::SynAck } else { Sort::Syn }
+        } else if flags as u8 & FIN != 0 {
+            Sort::Fin
+        } else if flags as u8 & ACK != 0 {
+            Sort::Ack
+        } else {
+            Sort::None
+        };
+        flags += 1;
+    }
+    sorts
+};
+
 impl Sort {
+    #[inline(always)]
+    fn of_flags(flags: u8) -> Sort {
+        SORTS[usize::from(flags & 0x1f)]
+    }
+
     pub(crate) fn from_u8(v: u8) -> Sort {
         match v {
             0 => Sort::Syn,
@@ -40,6 +66,8 @@ pub(crate) struct Segment {
     /// The window as it stands in the header.
     pub(crate) win: u16,
     pub(crate) flags: u8,
+    /// What the flags make of it.
+    pub(crate) sort: Sort,
     /// Window scale option (RFC 7323), at most 14; `NO_SCALE` without.
     pub(crate) scale: u8,
     pub(crate) sack_permitted: bool,
@@ -73,6 +101,7 @@ impl Segment {
             end,
             win,
             flags,
+            sort: Sort::of_flags(flags),
             scale: NO_SCALE,
             sack_permitted: false,
         };
@@ -125,21 +154,6 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn sort(&self) -> Sort {
-        if self.has(RST) {
-            Sort::Rst
-        } else if self.has(SYN) {
-            if self.has(ACK) { Sort::SynAck } else { Sort::Syn }
-        } else if self.has(FIN) {
-            Sort::Fin
-        } else if self.has(ACK) {
-            Sort::Ack
-        } else {
-            Sort::None
-        }
     }
 }
 

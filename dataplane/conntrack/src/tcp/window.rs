@@ -171,7 +171,7 @@ fn accept(sender: &mut Peer, receiver: &mut Peer, s: &Segment, end: u32, ack: u3
 /// Count how often the same acknowledgement has come: a side that gets no answer.
 #[inline(always)]
 fn note_repetition(t: &mut Tcp, reply: bool, s: &Segment, seq: u32, end: u32, ack: u32) {
-    if s.sort() != Sort::Ack {
+    if s.sort != Sort::Ack {
         return;
     }
     let same = t.last_reply == reply

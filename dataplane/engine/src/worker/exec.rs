@@ -19,6 +19,7 @@ use ports::{Burst, Queue};
 
 use super::command::Owners;
 use super::fragments::{self, Waiting};
+use super::order::Order;
 use super::tracked::{CT_WORDS, Later, Tracked};
 use super::waiting::ForNeighbours;
 use crate::handover::Handed;
@@ -89,8 +90,13 @@ pub(super) struct Transmit {
     pub answers: tunnel::pmtu::RateLimit,
     /// Limits the ARP packets and neighbour messages that control hears.
     pub heard: tunnel::pmtu::RateLimit,
-    /// Packets that are to be looked up again in this round, one by one.
+    /// Packets of the burst that are to be looked up again.
     pub again: Vec<Recirculated>,
+    /// Packets that are to be looked up again and have no slot in the burst: copies, and what
+    /// waited elsewhere.
+    pub strays: Vec<Recirculated>,
+    /// Which packets of the burst have to wait for others.
+    pub order: Order,
     /// Packets that are tracked and looked up again together.
     pub later: Later,
     /// Fragments that wait for others of their datagram.
@@ -115,7 +121,7 @@ pub(super) struct Where<'a> {
     pub tracked: Tracked,
     /// How often the packet has been looked up before.
     pub passes: u8,
-    /// Where `key` is among those of the burst.
+    /// Where `key` is among those of the burst, which has a place for one packet: a copy has none.
     pub slot: Option<u8>,
     /// `key` is that of a packet which is inside of this one by now.
     pub encapsulated: bool,
@@ -155,6 +161,8 @@ pub(super) struct Recirculated {
     /// Its connection, and the zone.
     pub conn: (u16, ConnRef),
     pub passes: u8,
+    /// Its place in the burst.
+    pub slot: Option<u8>,
     /// What it continues with; `None` for one that came out of a tunnel.
     pub state: Option<Arc<Recirculation>>,
     /// It was found to be one to drop.
@@ -171,6 +179,7 @@ impl Recirculated {
             ct: at.tracked.words(at.key),
             conn: at.tracked.conn(),
             passes: at.passes + 1,
+            slot: None,
             state: Some(state.clone()),
             bad: None,
         }
@@ -238,6 +247,8 @@ impl Transmit {
             answers: tunnel::pmtu::RateLimit::new(1000, 50),
             heard: tunnel::pmtu::RateLimit::new(2000, 500),
             again: Vec::new(),
+            strays: Vec::new(),
+            order: Order::default(),
             later: Later::default(),
             fragments: fragments::none(),
             outer_fragments: Fragments::new(FragLimits::default()),
@@ -494,10 +505,7 @@ impl Transmit {
                     return self.recirculate(state, packet, at);
                 }
                 DpAction::Recirculate(state) => {
-                    match packet.duplicate(&mut self.pool) {
-                        Some(copy) => self.recirculate(state, copy, at),
-                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
-                    }
+                    self.with_copy(&packet, at, |tx, copy, at| tx.recirculate(state, copy, at));
                     Ok(())
                 }
                 DpAction::TunnelPush(push) => self.tunnel_push(push, &mut packet, at),
@@ -505,20 +513,16 @@ impl Transmit {
                     return self.tunnel_pop(*listener, packet, at);
                 }
                 DpAction::TunnelPop(listener) => {
-                    match packet.duplicate(&mut self.pool) {
-                        Some(copy) => self.tunnel_pop(*listener, copy, at),
-                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
-                    }
+                    self.with_copy(&packet, at, |tx, copy, at| tx.tunnel_pop(*listener, copy, at));
                     Ok(())
                 }
                 DpAction::AwaitNeighbour(target, state) if last => {
                     return self.await_neighbour(*target, state, packet, at);
                 }
                 DpAction::AwaitNeighbour(target, state) => {
-                    match packet.duplicate(&mut self.pool) {
-                        Some(copy) => self.await_neighbour(*target, state, copy, at),
-                        None => self.note_drop(Drop::NoFrame, at, packet.len()),
-                    }
+                    self.with_copy(&packet, at, |tx, copy, at| {
+                        tx.await_neighbour(*target, state, copy, at)
+                    });
                     Ok(())
                 }
                 DpAction::Hear(link) => {
@@ -566,10 +570,7 @@ impl Transmit {
         depth: usize,
     ) {
         let (off, encapsulated) = (at.off, at.encapsulated);
-        match packet.duplicate(&mut self.pool) {
-            Some(copy) => self.run_nested(steps, copy, at, depth + 1),
-            None => self.note_drop(Drop::NoFrame, at, packet.len()),
-        }
+        self.with_copy(packet, at, |tx, copy, at| tx.run_nested(steps, copy, at, depth + 1));
         (at.off, at.encapsulated) = (off, encapsulated);
     }
 
@@ -604,7 +605,31 @@ impl Transmit {
         if at.passes >= MAX_PASSES {
             return self.drop_packet(packet, Drop::Recirculation, at);
         }
-        self.again.push(Recirculated::new(state, packet, at));
+        self.look_up_later(Recirculated::new(state, packet, at), at);
+    }
+
+    /// Have a packet looked up again when it is its turn, in its place if it has one.
+    #[inline]
+    pub fn look_up_later(&mut self, mut packet: Recirculated, at: &Where<'_>) {
+        let Some(slot) = at.slot else { return self.strays.push(packet) };
+        packet.slot = Some(slot);
+        self.order.put_off(slot, at.key);
+        self.again.push(packet);
+    }
+
+    /// Do something with a copy of a packet, which has no place in the burst.
+    fn with_copy(
+        &mut self,
+        packet: &Packet,
+        at: &mut Where<'_>,
+        act: impl FnOnce(&mut Self, Packet, &mut Where<'_>),
+    ) {
+        let slot = at.slot.take();
+        match packet.duplicate(&mut self.pool) {
+            Some(copy) => act(self, copy, at),
+            None => self.note_drop(Drop::NoFrame, at, packet.len()),
+        }
+        at.slot = slot;
     }
 
     fn send_to_controller(

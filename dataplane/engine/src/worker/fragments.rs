@@ -165,13 +165,14 @@ impl Transmit {
         let Some(packet) = self.pool.packet_from(&f.bytes) else {
             return self.note_drop(Drop::NoFrame, &at, f.bytes.len());
         };
-        self.again.push(Recirculated {
+        self.strays.push(Recirculated {
             packet,
             meta: f.key.word(word::META),
             metadata: Metadata::of_any(&f.key),
             ct: f.tracked.words(&f.key),
             conn: f.tracked.conn(),
             passes: f.passes,
+            slot: None,
             state: None,
             bad: None,
         });

@@ -11,6 +11,7 @@ pub mod command;
 mod exec;
 mod fragments;
 mod icmp;
+mod order;
 mod park;
 mod sweep;
 mod tracked;
@@ -24,15 +25,15 @@ use std::time::Instant;
 
 use afxdp::Packet;
 use arrayvec::ArrayVec;
-use conntrack::Verdict;
+use conntrack::Batch;
 use flow::{Drop, FlowKey, Offsets, extract, word};
-use ofproto::program::{DpAction, DpPort};
+use ofproto::program::{DpAction, DpPort, Program};
 use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
 use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
 
-use crate::megaflow::{BURST, Found, Megaflows};
+use crate::megaflow::{BURST, Found, Megaflows, Picked};
 use crate::shared::{Event, Shared, add};
 use command::Command;
 use exec::{Recirculated, Transmit, Where};
@@ -76,13 +77,14 @@ pub struct Worker {
     keys: Box<[FlowKey; BURST]>,
     offsets: [Offsets; BURST],
     found: [Found; BURST],
-    verdicts: Box<[Verdict; BURST]>,
+    tracked: Box<Batch>,
     started: Instant,
     sweep: Sweep,
     sleep: Sleep,
     receivers: Receivers,
     /// Room for the packets that are looked up again while others join them.
     spare: Vec<Recirculated>,
+    spare_strays: Vec<Recirculated>,
     stop: bool,
 }
 
@@ -140,12 +142,13 @@ impl Worker {
             keys: Box::new(std::array::from_fn(|_| FlowKey::ZERO)),
             offsets: [Offsets::default(); BURST],
             found: [Found::Miss; BURST],
-            verdicts: Box::new([Verdict::default(); BURST]),
+            tracked: Box::default(),
             started,
             sweep: Sweep::default(),
             sleep,
             receivers: Receivers::default(),
             spare: Vec::new(),
+            spare_strays: Vec::new(),
             stop: false,
         })
     }
@@ -268,9 +271,7 @@ impl Worker {
         let mut key = FlowKey::ZERO;
         let off = extract(packet.data(), packet.len(), &mut key);
         self.tx.run(&program, packet, &mut Where::new(&key, off));
-        if !self.tx.again.is_empty() {
-            self.look_up_again(0, true);
-        }
+        self.finish(None);
         true
     }
 
@@ -333,6 +334,7 @@ impl Worker {
         }
         self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n]);
         let alone = self.receivers.is_alone(slot, self.tx.now);
+        self.tx.order.begin();
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
         for (i, packet) in burst.drain(..).enumerate() {
             let mut at = Where { slot: Some(i as u8), ..Where::new(&keys[i], offsets[i]) };
@@ -341,42 +343,70 @@ impl Worker {
                 _ => missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot)),
             }
         }
-        if !tx.later.is_empty() {
-            self.track_together((!alone).then_some(slot));
+        if tx.order.is_busy() || !tx.strays.is_empty() {
+            self.finish((!alone).then_some(slot));
         }
-        if !self.tx.again.is_empty() {
-            self.look_up_again(slot, alone);
+    }
+
+    /// Bring all packets that were put off on their way.
+    #[inline(never)]
+    fn finish(&mut self, budget: Option<usize>) {
+        self.settle(budget);
+        let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
+        while !self.tx.strays.is_empty() {
+            // They are a burst of their own, those with the same state together.
+            std::mem::swap(&mut self.tx.strays, &mut self.spare_strays);
+            let mut all = std::mem::take(&mut self.spare_strays);
+            let mut waiting = all.drain(..).peekable();
+            while let Some(meta) = waiting.peek().map(|r| r.meta) {
+                self.tx.order.begin();
+                while !group.is_full()
+                    && let Some(next) = waiting.next_if(|r| r.meta == meta)
+                {
+                    let slot = Some(group.len() as u8);
+                    group.push(Recirculated { slot, ..next });
+                }
+                self.look_up_group(&mut group, meta, budget);
+                self.settle(budget);
+            }
+            drop(waiting);
+            self.spare_strays = all;
         }
+    }
+
+    /// Bring the packets of the burst that were put off on their way. Each turn takes up the
+    /// first of them, which waits for none, so that it comes to an end.
+    fn settle(&mut self, budget: Option<usize>) {
+        while !self.tx.later.is_empty() || !self.tx.again.is_empty() {
+            self.track_together(budget);
+            self.look_up_again(budget);
+        }
+        debug_assert!(!self.tx.order.is_busy());
     }
 
     /// Packets that come back to the tables one by one go on with the state that waits for them, in
     /// the order in which they came, those with the same state together.
-    #[inline(never)]
-    fn look_up_again(&mut self, slot: usize, alone: bool) {
-        let budget = (!alone).then_some(slot);
-        let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
-        while !self.tx.again.is_empty() {
-            std::mem::swap(&mut self.tx.again, &mut self.spare);
-            let mut all = std::mem::take(&mut self.spare);
-            add(&self.tx.worker().counters.recirculated, all.len() as u64);
-            let mut waiting = all.drain(..).peekable();
-            while let Some(first) = waiting.next() {
-                let meta = first.meta;
-                group.push(first);
-                while !group.is_full()
-                    && let Some(next) = waiting.next_if(|r| r.meta == meta)
-                {
-                    group.push(next);
-                }
-                self.look_up_group(&mut group, meta, budget);
-                // The keys are those of this group until all of it is on its way.
-                self.track_together(budget);
-            }
-            drop(waiting);
-            self.spare = all;
+    fn look_up_again(&mut self, budget: Option<usize>) {
+        if self.tx.again.is_empty() {
+            return;
         }
+        let mut group: ArrayVec<Recirculated, BURST> = ArrayVec::new();
+        std::mem::swap(&mut self.tx.again, &mut self.spare);
+        let mut all = std::mem::take(&mut self.spare);
+        let mut waiting = all.drain(..).peekable();
+        while let Some(meta) = waiting.peek().map(|r| r.meta) {
+            while !group.is_full()
+                && let Some(next) = waiting.next_if(|r| r.meta == meta)
+            {
+                group.push(next);
+            }
+            self.look_up_group(&mut group, meta, budget);
+        }
+        drop(waiting);
+        self.spare = all;
     }
 
+    /// Look packets up that have places in the burst, and that all have this port and state.
     fn look_up_group(
         &mut self,
         group: &mut ArrayVec<Recirculated, BURST>,
@@ -384,16 +414,21 @@ impl Worker {
         budget: Option<usize>,
     ) {
         let Worker { keys, offsets, found, flows, tx, .. } = self;
-        for (i, r) in group.iter_mut().enumerate() {
-            offsets[i] = restore_key(r, &mut keys[i]);
+        let mut slots = [0; BURST];
+        for (r, slot) in group.iter_mut().zip(&mut slots) {
+            *slot = r.slot.unwrap_or_default();
+            let at = usize::from(*slot);
+            offsets[at] = restore_key(r, &mut keys[at]);
         }
         let n = group.len();
-        flows.mega.lookup(meta, &keys[..n], &mut found[..n]);
+        add(&tx.worker().counters.recirculated, n as u64);
+        flows.mega.lookup(meta, Picked { keys, slots: &slots[..n] }, &mut found[..n]);
         for (i, r) in group.drain(..).enumerate() {
             let Recirculated { packet, conn: (zone, conn), passes, state, bad, .. } = r;
-            let tracked = Tracked::AsInKey(zone, conn);
-            let slot = Some(i as u8);
-            let mut at = Where { tracked, passes, slot, ..Where::new(&keys[i], offsets[i]) };
+            tx.order.take_up(slots[i]);
+            let at = usize::from(slots[i]);
+            let (tracked, slot) = (Tracked::AsInKey(zone, conn), Some(slots[i]));
+            let mut at = Where { tracked, passes, slot, ..Where::new(&keys[at], offsets[at]) };
             if let Some(why) = bad {
                 tx.drop_packet(packet, why, &at);
                 continue;
@@ -426,7 +461,7 @@ fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut W
     hot.bytes += packet.len() as u64;
     hot.used = tx.now;
     hot.tcp_flags |= (at.key.word(word::L4) >> 16) as u16;
-    if hot.output != DpPort(0) {
+    if hot.output != DpPort(0) && !tx.order.is_busy() {
         return tx.output(hot.output, packet, at);
     }
     run_program(flows, tx, id, packet, at);
@@ -434,14 +469,19 @@ fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut W
 
 #[inline(never)]
 fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
-    let packet = match tx.later.put_aside(flows.mega.hot(id).program(), packet, at) {
-        Ok(()) => return,
-        Err(packet) => packet,
-    };
     if upcall::drop_reason(flows.mega.hot(id).program()).is_some() {
         at.rule = flows.mega.note(id).and_then(|n| n.last_rule);
     }
-    tx.run(flows.mega.hot(id).program(), packet, at);
+    run_or_wait(tx, flows.mega.hot(id).program(), packet, at);
+}
+
+/// Run a packet's program, unless it is run for several together or waits for another packet.
+#[inline(always)]
+fn run_or_wait(tx: &mut Transmit, program: &Program, packet: Packet, at: &mut Where<'_>) {
+    let Transmit { later, order, .. } = tx;
+    if let Err(packet) = later.put_aside(order, program, packet, at) {
+        tx.run(program, packet, at);
+    }
 }
 
 /// A packet that no megaflow covers, or only a stale one. `slot` has a budget, if one is given.
@@ -480,7 +520,7 @@ fn missed(
                 counter.add(1, packet.len() as u64, tx.now);
             }
             at.rule = flows.out.last_rule;
-            tx.run(&program, packet, at);
+            run_or_wait(tx, &program, packet, at);
         }
     }
 }

@@ -5,7 +5,8 @@
 //! connections on the way from memory together, and they are looked up together too. Their keys
 //! are not extracted anew: what tracking and translation change in a packet is changed in its key.
 //!
-//! Packets of one program stay in the order in which they came.
+//! Packets of one flow leave in the order in which they came, whatever their programs
+//! ([`super::order`]): one that has to wait for another is put aside too ([`Alone`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use ofproto::recirc::Recirculation;
 
 use super::exec::{MAX_PASSES, Where};
 use super::fragments::is_fragment;
+use super::order::Order;
 use super::{Worker, hit, missed};
 use crate::megaflow::{BURST, Found, Picked};
 use crate::shared::add;
@@ -128,13 +130,44 @@ struct Member {
 #[derive(Default)]
 struct Group {
     program: Option<Program>,
+    /// The zone that the program tracks in.
+    zone: u16,
     members: ArrayVec<Member, BURST>,
+}
+
+impl Group {
+    #[inline(always)]
+    fn has_room_for(&self, program: &Program) -> bool {
+        self.program.as_ref().is_some_and(|p| Arc::ptr_eq(p, program)) && !self.members.is_full()
+    }
+}
+
+/// Whether a packet can be tracked together with others. One that is known in the zone is not to
+/// be counted again, and fragments wait for others of theirs.
+#[inline(always)]
+fn may_join(zone: u16, at: &Where<'_>) -> bool {
+    at.known_in(zone) == ConnRef::NONE && !is_fragment(at.key) && at.passes < MAX_PASSES
+}
+
+/// A packet that waits for an earlier one of its flow, and what is to be done with it.
+struct Alone {
+    program: Program,
+    packet: Packet,
+    slot: u8,
+    passes: u8,
+    conn: (u16, ConnRef),
+    rule: Option<(u32, u64)>,
+}
+
+enum Aside {
+    Together(Box<Group>),
+    Alone(Alone),
 }
 
 /// The packets of a burst that are put aside. They all came in by one port.
 #[derive(Default)]
 pub(super) struct Later {
-    waiting: VecDeque<Box<Group>>,
+    waiting: VecDeque<Aside>,
     #[allow(clippy::vec_box)] // Moved between the two lists as it is.
     spare: Vec<Box<Group>>,
 }
@@ -144,48 +177,117 @@ impl Later {
         self.waiting.is_empty()
     }
 
-    /// Put a packet aside, or give it back if it is for [`super::exec::Transmit::run`].
-    #[inline]
+    /// Put a packet aside, or give it back if it is for [`super::exec::Transmit::run`]. If it
+    /// waits for another one, it is put behind all that are here.
+    #[inline(always)]
     pub fn put_aside(
         &mut self,
+        order: &mut Order,
         program: &Program,
         packet: Packet,
         at: &Where<'_>,
     ) -> Result<(), Packet> {
-        let Some((ct, _)) = together(program) else { return Err(packet) };
-        // One that is known in this zone is not to be counted again; fragments wait for others.
-        let alone = at.known_in(ct.zone) != ConnRef::NONE || is_fragment(at.key);
-        let Some(slot) = at.slot.filter(|_| !alone && at.passes < MAX_PASSES) else {
-            return Err(packet);
+        let Some(slot) = at.slot else { return Err(packet) };
+        // Behind the last one is right for every packet, and most are of the same program.
+        if let Some(Aside::Together(group)) = self.waiting.back_mut()
+            && group.has_room_for(program)
+            && may_join(group.zone, at)
+        {
+            order.put_off(slot, at.key);
+            group.members.push(Member { packet, slot, passes: at.passes + 1, bad: None });
+            return Ok(());
+        }
+        self.put_elsewhere(order, program, packet, slot, at)
+    }
+
+    #[inline(never)]
+    fn put_elsewhere(
+        &mut self,
+        order: &mut Order,
+        program: &Program,
+        packet: Packet,
+        slot: u8,
+        at: &Where<'_>,
+    ) -> Result<(), Packet> {
+        let waits = order.must_wait(slot, at.key);
+        let zone = match together(program) {
+            Some((ct, _)) if may_join(ct.zone, at) => ct.zone,
+            _ if waits => return self.wait(order, program, packet, slot, at),
+            _ => return Err(packet),
         };
+        order.put_off(slot, at.key);
         let member = Member { packet, slot, passes: at.passes + 1, bad: None };
-        let same = |g: &&mut Box<Group>| {
-            g.program.as_ref().is_some_and(|p| Arc::ptr_eq(p, program)) && !g.members.is_full()
+        let same = |aside: &&mut Aside| match aside {
+            Aside::Together(group) => group.has_room_for(program),
+            Aside::Alone(_) => false,
         };
-        if let Some(group) = self.waiting.iter_mut().find(same) {
+        // One that waits for another may overtake none.
+        if !waits && let Some(Aside::Together(group)) = self.waiting.iter_mut().find(same) {
             group.members.push(member);
             return Ok(());
         }
         let mut group = self.spare.pop().unwrap_or_default();
-        group.program = Some(program.clone());
+        (group.program, group.zone) = (Some(program.clone()), zone);
         group.members.push(member);
-        self.waiting.push_back(group);
+        self.waiting.push_back(Aside::Together(group));
+        Ok(())
+    }
+
+    #[cold]
+    fn wait(
+        &mut self,
+        order: &mut Order,
+        program: &Program,
+        packet: Packet,
+        slot: u8,
+        at: &Where<'_>,
+    ) -> Result<(), Packet> {
+        order.put_off(slot, at.key);
+        let (program, conn) = (program.clone(), at.tracked.conn());
+        let alone = Alone { program, packet, slot, passes: at.passes, conn, rule: at.rule };
+        self.waiting.push_back(Aside::Alone(alone));
         Ok(())
     }
 }
 
 impl Worker {
-    /// Track what was put aside, and bring it on its way.
+    /// Track what was put aside, and bring it on its way. What is put aside meanwhile stays.
     #[inline(never)]
     pub(super) fn track_together(&mut self, budget: Option<usize>) {
-        while let Some(mut group) = self.tx.later.waiting.pop_front() {
-            if let Some(program) = group.program.take()
-                && let Some((ct, state)) = together(&program)
-            {
-                self.track_group(&mut group, ct, state, budget);
+        for _ in 0..self.tx.later.waiting.len() {
+            match self.tx.later.waiting.pop_front() {
+                Some(Aside::Together(mut group)) => {
+                    if let Some(program) = group.program.take()
+                        && let Some((ct, state)) = together(&program)
+                    {
+                        self.track_group(&mut group, ct, state, budget);
+                    }
+                    self.tx.later.spare.push(group);
+                }
+                Some(Aside::Alone(alone)) => self.run_alone(alone),
+                None => {}
             }
-            self.tx.later.spare.push(group);
         }
+    }
+
+    /// Run a packet's program, unless it still has to wait.
+    #[cold]
+    fn run_alone(&mut self, a: Alone) {
+        let Worker { keys, offsets, tx, .. } = self;
+        let key = &keys[usize::from(a.slot)];
+        if tx.order.must_wait(a.slot, key) {
+            return tx.later.waiting.push_back(Aside::Alone(a));
+        }
+        tx.order.take_up(a.slot);
+        let (zone, conn) = a.conn;
+        let mut at = Where {
+            tracked: Tracked::AsInKey(zone, conn),
+            passes: a.passes,
+            slot: Some(a.slot),
+            rule: a.rule,
+            ..Where::new(key, offsets[usize::from(a.slot)])
+        };
+        tx.run(&a.program, a.packet, &mut at);
     }
 
     fn track_group(
@@ -195,7 +297,7 @@ impl Worker {
         state: &Recirculation,
         budget: Option<usize>,
     ) {
-        let Worker { keys, offsets, found, verdicts, flows, tx, .. } = self;
+        let Worker { keys, offsets, found, tracked: batch, flows, tx, .. } = self;
         let Some(first) = group.members.first() else { return };
         let n = group.members.len();
         let meta = keys[usize::from(first.slot)].word(word::META) >> 32 << 32 | u64::from(state.id);
@@ -203,7 +305,8 @@ impl Worker {
             .members
             .iter()
             .map(|m| Input::of(&m.packet, &offsets[usize::from(m.slot)], ct.zone));
-        tx.shared.tracker.track_burst(Millis(tx.now), inputs, ct.nat, &mut verdicts[..n]);
+        tx.shared.tracker.track_burst(Millis(tx.now), inputs, ct.nat, batch);
+        let verdicts = batch.verdicts();
         let mut slots = [0; BURST];
         for ((m, v), slot) in group.members.iter_mut().zip(verdicts.iter()).zip(&mut slots) {
             let at = usize::from(m.slot);
@@ -220,6 +323,7 @@ impl Worker {
         add(&tx.worker().counters.recirculated, n as u64);
         flows.mega.lookup(meta, Picked { keys, slots: &slots[..n] }, &mut found[..n]);
         for (i, m) in group.members.drain(..).enumerate() {
+            tx.order.take_up(m.slot);
             let at = usize::from(m.slot);
             let mut at = Where {
                 tracked: Tracked::AsInKey(ct.zone, verdicts[i].conn),

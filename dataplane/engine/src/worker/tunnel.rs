@@ -112,7 +112,7 @@ impl Transmit {
         self.count_fragments(dropped);
         let Some(whole) = whole else { return };
         match self.pool.packet_from(&whole.frame) {
-            Some(packet) => self.again.push(Recirculated::new(state, packet, at)),
+            Some(packet) => self.look_up_later(Recirculated::new(state, packet, at), at),
             None => self.note_drop(Drop::NoFrame, at, whole.frame.len()),
         }
     }
@@ -141,16 +141,20 @@ impl Transmit {
             };
         }
         match decapsulated {
-            Ok(metadata) => self.again.push(Recirculated {
-                packet,
-                meta: u64::from(listener.0) << 32,
-                metadata: Some(metadata),
-                ct: [0; CT_WORDS],
-                conn: (0, ConnRef::NONE),
-                passes: at.passes + 1,
-                state: None,
-                bad: None,
-            }),
+            Ok(metadata) => {
+                let inner = Recirculated {
+                    packet,
+                    meta: u64::from(listener.0) << 32,
+                    metadata: Some(metadata),
+                    ct: [0; CT_WORDS],
+                    conn: (0, ConnRef::NONE),
+                    passes: at.passes + 1,
+                    slot: None,
+                    state: None,
+                    bad: None,
+                };
+                self.look_up_later(inner, at);
+            }
             Err(why) => self.drop_packet(packet, why, at),
         }
     }

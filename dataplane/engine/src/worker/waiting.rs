@@ -120,16 +120,14 @@ impl Worker {
             return;
         }
         self.tx.waiting.looked = (version, now);
-        let Transmit { waiting, again, .. } = &mut self.tx;
-        for packet in waiting.take(&self.flows.snapshot, now, again) {
+        let Transmit { waiting, strays, .. } = &mut self.tx;
+        for packet in waiting.take(&self.flows.snapshot, now, strays) {
             self.tx.worker().count_drop(Drop::NeighbourFailed, 1);
             self.tx.pool.free_packet(packet);
         }
         if self.tx.waiting.is_empty() {
             self.tx.worker().set_waiting(false);
         }
-        if !self.tx.again.is_empty() {
-            self.look_up_again(0, true);
-        }
+        self.finish(None);
     }
 }

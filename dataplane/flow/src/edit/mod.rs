@@ -14,6 +14,7 @@
 //! Must not know: the flow key's values, flows, ports.
 
 mod arp_nd;
+mod endpoints;
 mod eth;
 mod ip;
 mod l4;
@@ -26,6 +27,7 @@ pub use arp_nd::{
     set_arp_op, set_arp_sha, set_arp_spa_tpa, set_arp_tha, set_nd, set_nd_sll, set_nd_target,
     set_nd_tll,
 };
+pub use endpoints::set_ipv4_endpoints;
 pub use eth::{pop_vlan, push_vlan, set_eth_dst, set_eth_src, set_inner_vlan_tci, set_vlan_tci};
 pub use ip::{
     dec_ttl, set_ipv4, set_ipv4_dst, set_ipv4_src, set_ipv6_dst, set_ipv6_label, set_ipv6_src,

@@ -150,6 +150,34 @@ fn set_one(p: &mut Packet, off: &Offsets, f: Field, value: u128, mask: u128) -> 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
+    /// Both ends at once give what one edit after the other gives, to the byte.
+    #[test]
+    fn both_ends_at_once(
+        which in any::<prop::sample::Index>(), addresses: (u64, u64), ports: (u32, u32),
+        spoil in prop::option::of(0usize..80), partial: bool,
+    ) {
+        let frames: Vec<_> = common::legal().into_iter().chain(common::broken()).collect();
+        let (name, mut frame) = frames[which.index(frames.len())].clone();
+        if let Some(at) = spoil.filter(|at| *at < frame.len()) {
+            frame[at] ^= 0x11;
+        }
+        let mut pool = pool();
+        let mut made = || {
+            let mut p = packet(&mut pool, &frame, None);
+            let (_, off) = read(&p);
+            if partial {
+                p.set_checksum(Checksum::Partial { start: off.l4, offset: 16 });
+            }
+            (p, off)
+        };
+        let ((mut one, off), (mut other, _)) = (made(), made());
+        let first = set_ipv4(&mut one, &off, addresses.0, addresses.1);
+        let after = first.and_then(|()| set_ports(&mut one, &off, ports.0, ports.1));
+        let at_once = set_ipv4_endpoints(&mut other, &off, addresses, ports);
+        let (one, other) = ((after, one.to_vec(), pool.free_packet(one)), (at_once, other.to_vec(), pool.free_packet(other)));
+        prop_assert_eq!(one, other, "{}", name);
+    }
+
     /// Any field, value and mask on any frame: it reads as set, all else as before, checksums as
     /// right or wrong as before; or an error and not a byte changed.
     #[test]
