@@ -192,7 +192,8 @@ pub fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map(|m| m.trim_start_matches([' ', '\t', ':'])).unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // All of them, whichever this program may run on.
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     format!("{model}, {cores} cores")
 }
 

@@ -154,12 +154,19 @@ pub struct EndArguments {
     /// Core that this program runs on
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
+    /// How long packets may take to arrive after the last was sent
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = seconds)]
+    grace: f64,
     /// What the report says of the device: where it runs, how it is set
     #[arg(long, value_name = "TEXT")]
     device: Option<String>,
 }
 
 impl EndArguments {
+    fn grace(&self) -> Duration {
+        Duration::from_secs_f64(self.grace)
+    }
+
     fn ends(&self) -> Result<Ends> {
         if let Some(core) = self.core {
             pin(core)?;
@@ -212,13 +219,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 }
             };
             let device = ends.device.as_deref();
-            let report = rfc2544::run(&ends.ends()?, profile, search, device, &mut say)?;
+            let report =
+                rfc2544::run(&ends.ends()?, profile, (search, ends.grace()), device, &mut say)?;
             print(format, &report, || report.text(), || report.csv())
         }
         Command::Sweep { ends, profile, over, rate, seconds, plot } => {
-            let time = Duration::from_secs_f64(*seconds);
+            let times = (Duration::from_secs_f64(*seconds), ends.grace());
             let device = ends.device.as_deref();
-            let report = sweep::run(&ends.ends()?, profile, over, *rate, time, device)?;
+            let report = sweep::run(&ends.ends()?, profile, over, *rate, times, device)?;
             if let Some(path) = plot {
                 plots::sweep(path, &report)?;
             }
@@ -229,7 +237,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 (1.0..=1e7).contains(per_second),
                 "--per-second {per_second}: from 1 to 10,000,000"
             );
-            let times = (Duration::from_secs_f64(*seconds), trial::GRACE);
+            let times = (Duration::from_secs_f64(*seconds), ends.grace());
             let device = ends.device.as_deref();
             let report = connections::run(&ends.ends()?, profile, *per_second, times, device)?;
             print(format, &report, || report.text(), || report.csv())
@@ -256,7 +264,7 @@ fn one(
     let place = Place::here(&rig, ends.device.as_deref());
     // Different from what an earlier run may have left on its way.
     let trial = (std::process::id() as u16) | 1;
-    let plan = Plan { trial, rate, limit, grace: trial::GRACE };
+    let plan = Plan { trial, rate, limit, grace: ends.grace() };
     let mut progress = Progress::new();
     let outcome = trial::run(&mut rig, &frames, &plan, |glance| progress.show(&glance));
     progress.end();

@@ -18,11 +18,12 @@ use hdrhistogram::Histogram;
 use ports::{BURST, Burst};
 use serde::Serialize;
 
-use super::frames::{Frames, Layout};
+use super::frames::Frames;
 use super::profile::{Profile, Protocol};
 use super::rate::scaled;
 use super::report::{Latency, Place};
 use super::rig::{Ends, Rig};
+use super::template::Layout;
 use super::trial::STOP;
 
 const FIN: u8 = 0x01;

@@ -24,5 +24,6 @@ pub mod search;
 pub mod sizes;
 pub mod stamp;
 pub mod sweep;
+pub mod template;
 pub mod tracker;
 pub mod trial;

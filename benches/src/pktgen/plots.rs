@@ -10,6 +10,8 @@ use plotters::prelude::*;
 use super::sweep;
 
 const SIZE: (u32, u32) = (900, 540);
+/// Height of a bar with its margin.
+const BAR: u32 = 22;
 const COLOURS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -32,10 +34,11 @@ pub struct Labels<'a> {
 
 fn in_file<T>(
     path: &Path,
+    size: (u32, u32),
     draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<T>,
 ) -> Result<()> {
     let go = || -> Result<()> {
-        let area = SVGBackend::new(path, SIZE).into_drawing_area();
+        let area = SVGBackend::new(path, size).into_drawing_area();
         area.fill(&WHITE)?;
         draw(&area)?;
         area.present()?;
@@ -56,7 +59,7 @@ pub fn lines(path: &Path, labels: Labels<'_>, lines: &[Line]) -> Result<()> {
     ensure!(low > 0.0 && low.is_finite() && top > 0.0, "no points for {}", path.display());
     // A single number of flows needs some width too.
     let high = if high > low { high } else { low * 10.0 };
-    in_file(path, |area| {
+    in_file(path, SIZE, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(labels.title, ("sans-serif", 22))
             .margin(16)
@@ -96,7 +99,8 @@ pub fn stacks(
     let top = bars.iter().map(|(_, parts)| parts.iter().sum::<f64>()).fold(0.0, f64::max);
     ensure!(top > 0.0, "no bars for {}", path.display());
     let count = bars.len() as i32;
-    in_file(path, |area| {
+    let size = (SIZE.0, 140 + BAR * bars.len() as u32);
+    in_file(path, size, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(labels.title, ("sans-serif", 22))
             .margin(16)
@@ -157,7 +161,7 @@ pub fn latency(path: &Path, title: &str, histograms: &[(String, &Histogram<u64>)
     let low = points().map(|p| p.0).fold(f64::INFINITY, f64::min);
     let least = points().map(|p| p.1).fold(1.0, f64::min);
     ensure!(high > 0.0, "no delays for {}", path.display());
-    in_file(path, |area| {
+    in_file(path, SIZE, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 22))
             .margin(16)

@@ -8,9 +8,9 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use e2e::frame::Mac;
 
-use super::frames::Layout;
 use super::sizes::{FCS, Sizes};
 use super::stamp;
+use super::template::Layout;
 
 /// Most flows and sources.
 pub const MOST_FLOWS: u32 = 100_000_000;

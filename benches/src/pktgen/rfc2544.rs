@@ -92,6 +92,7 @@ struct Asked<'a> {
     rig: &'a mut Rig,
     frames: &'a Frames,
     time: Duration,
+    grace: Duration,
     trials: u16,
     say: &'a mut dyn FnMut(&str),
 }
@@ -100,8 +101,7 @@ impl Asked<'_> {
     fn figures(&mut self, rate: f64) -> Result<Figures> {
         self.trials = self.trials.wrapping_add(1);
         let limit = Limit { time: Some(self.time), packets: None };
-        let plan =
-            Plan { trial: self.trials, rate: Rate::Packets(rate), limit, grace: trial::GRACE };
+        let plan = Plan { trial: self.trials, rate: Rate::Packets(rate), limit, grace: self.grace };
         let outcome = trial::run(self.rig, self.frames, &plan, |_| {})?;
         Ok(Figures::of(&outcome))
     }
@@ -127,14 +127,14 @@ impl Device for Asked<'_> {
     }
 }
 
-/// Search for every size. `say` is told of each trial.
+/// Search for every size, with that grace after each trial. `say` is told of each trial.
 ///
 /// # Errors
 /// If the rig cannot be opened or the profile not be sent.
 pub fn run(
     ends: &Ends,
     profile: &Profile,
-    arguments: &SearchArguments,
+    (arguments, grace): (&SearchArguments, Duration),
     device: Option<&str>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Report> {
@@ -158,7 +158,7 @@ pub fn run(
     let mut done = || -> Result<()> {
         for size in &sizes {
             let profile = Profile { size: size.clone(), ..profile.clone() };
-            report.sizes.push(one(&mut rig, &profile, arguments, say)?);
+            report.sizes.push(one(&mut rig, &profile, (arguments, grace), say)?);
         }
         Ok(())
     };
@@ -170,7 +170,7 @@ pub fn run(
 fn one(
     rig: &mut Rig,
     profile: &Profile,
-    arguments: &SearchArguments,
+    (arguments, grace): (&SearchArguments, Duration),
     say: &mut dyn FnMut(&str),
 ) -> Result<SizeReport> {
     let mean = profile.size.mean();
@@ -183,7 +183,7 @@ fn one(
     // New flows a second are counted by the highest rate; at lower ones there are fewer.
     let frames = Frames::new(profile, Some(options.highest))?;
     let time = Duration::from_secs_f64(arguments.trial);
-    let mut asked = Asked { rig, frames: &frames, time, trials: 0, say };
+    let mut asked = Asked { rig, frames: &frames, time, grace, trials: 0, say };
     let thresholds = [arguments.loss / 100.0, arguments.partial_loss / 100.0];
     let (found, trials) = search::search_all(&mut asked, &thresholds, &options)?;
     let [no_drop, partial_drop] = found[..] else { anyhow::bail!("two results were expected") };

@@ -27,7 +27,7 @@ pub struct Point {
     pub figures: Figures,
 }
 
-/// Do one trial for each number of flows.
+/// Do one trial of so long, and the grace after it, for each number of flows.
 ///
 /// # Errors
 /// If the rig cannot be opened or the profile not be sent.
@@ -36,7 +36,7 @@ pub fn run(
     profile: &Profile,
     flows: &[u32],
     rate: Rate,
-    time: Duration,
+    (time, grace): (Duration, Duration),
     device: Option<&str>,
 ) -> Result<Report> {
     ensure!(!flows.is_empty(), "no number of flows");
@@ -55,7 +55,7 @@ pub fn run(
     let mut all = || -> Result<()> {
         for (number, (flows, frames)) in flows.iter().zip(&made).enumerate() {
             let limit = Limit { time: Some(time), packets: None };
-            let plan = Plan { trial: number as u16 + 1, rate, limit, grace: trial::GRACE };
+            let plan = Plan { trial: number as u16 + 1, rate, limit, grace };
             let outcome = trial::run(&mut rig, frames, &plan, |_| {})?;
             points.push(Point { flows: *flows, figures: Figures::of(&outcome) });
         }

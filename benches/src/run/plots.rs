@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::pktgen::plots::{self, Labels, Line as Curve};
-use crate::results::{Line, Results};
+use crate::results::{Line, Results, Unit};
 
 /// Rows whose names end in a number of flows, drawn over that number.
 const OVER_FLOWS: [&str; 5] = ["forward", "megaflow", "many-megaflows", "ct-est-udp", "ct-est-tcp"];
@@ -20,18 +20,31 @@ pub(super) fn draw(results: &Results, dir: &Path) -> Result<Vec<PathBuf>> {
         plots::lines(&path, labels, &curves)?;
         files.push(path);
     }
-    let bars: Vec<(String, Vec<f64>)> = results.rows.iter().filter_map(ratio).collect();
-    if !bars.is_empty() {
-        let path = results.path(dir, "-ratios.svg");
-        let labels = Labels { title: "Times better than the peer", x: "ratio", y: "" };
-        plots::stacks(&path, labels, &["ratio"], &bars)?;
-        files.push(path);
+    let ratios = ("-ratios.svg", "Times better than the peer", "ratio", bars(&results.rows, ratio));
+    let cycles =
+        ("-cycles.svg", "Cost of a packet", "cycles", bars(&results.rows, |line| line.cycles));
+    for (ending, title, x, bars) in [ratios, cycles] {
+        if !bars.is_empty() {
+            let path = results.path(dir, ending);
+            plots::stacks(&path, Labels { title, x, y: "" }, &[x], &bars)?;
+            files.push(path);
+        }
     }
     Ok(files)
 }
 
-fn ratio(line: &Line) -> Option<(String, Vec<f64>)> {
-    Some((format!("{} / {}", line.row, line.peer), vec![line.ratio?]))
+/// One bar for each line that has the figure, the first one on top.
+fn bars(rows: &[Line], figure: fn(&Line) -> Option<f64>) -> Vec<(String, Vec<f64>)> {
+    let bar = |line: &Line| {
+        let value = figure(line).filter(|value| *value > 0.0)?;
+        Some((format!("{} / {}", line.row, line.peer), vec![value]))
+    };
+    rows.iter().rev().filter_map(bar).collect()
+}
+
+/// Of rates only: a delay or an idle core may be a thousand times better, which would dwarf the rest.
+fn ratio(line: &Line) -> Option<f64> {
+    line.ratio.filter(|_| line.unit.is_none_or(|unit| unit == Unit::GBIT.name))
 }
 
 /// A curve for the switch and one for the peer of each kind that was measured with several numbers of flows.
@@ -59,12 +72,11 @@ fn over_flows(rows: &[Line]) -> Vec<Curve> {
 mod tests {
     use super::*;
     use crate::measure::{Measurement, Rounds};
-    use crate::results::Unit;
 
     fn line(row: &str, ours: f64, theirs: f64) -> Line {
         let rounds = |rate| {
             let mut rounds = Rounds::default();
-            rounds.add(Measurement { rate, cycles: None });
+            rounds.add(Measurement { rate, cycles: Some(2300.0 / rate) });
             rounds
         };
         Line::new(row, "ovs-dpdk", Unit::MPPS, &rounds(ours), &rounds(theirs))
@@ -85,7 +97,7 @@ mod tests {
         assert_eq!(curves.len(), 2, "of one kind there are two numbers");
         assert_eq!(curves[0].1, [(1000.0, 20.0), (10_000.0, 18.0)]);
         let files = draw(&results, dir.path()).expect("plots");
-        assert_eq!(files.len(), 2);
+        assert_eq!(files.len(), 3);
         let text = std::fs::read_to_string(&files[1]).expect("a file");
         assert!(text.contains("acl-10000 / ovs-dpdk"));
     }
