@@ -19,7 +19,9 @@ pub mod redirect;
 
 pub use asm::{Asm, AsmError, Helper, Program, Symbol};
 pub use insn::{Insn, Reg, Size};
-pub use redirect::{RX_VLAN_TAG, Redirect, Select, XSKMAP, verdict};
+pub use redirect::{
+    RX_VLAN_TAG, Redirect, Select, TUNNEL_END, TUNNEL_ENDS, XSKMAP, tunnel_end, verdict,
+};
 
 /// The licence that a program is loaded with. The helpers in use do not demand a GPL-compatible
 /// one; kernel functions do.

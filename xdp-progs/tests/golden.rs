@@ -1,6 +1,6 @@
 //! Every program as text, exactly; and the assembler's own mistakes.
 
-use xdp_progs::{Asm, AsmError, Insn, RX_VLAN_TAG, Redirect, Reg, Size, Symbol, XSKMAP};
+use xdp_progs::{Asm, AsmError, Insn, RX_VLAN_TAG, Redirect, Reg, Select, Size, Symbol, XSKMAP};
 
 const PLAIN: &str = include_str!("golden/redirect.txt");
 const RESTORING: &str = include_str!("golden/redirect-vlan.txt");
@@ -27,9 +27,13 @@ fn redirect_restoring_vlan() {
 
 #[test]
 fn names_are_as_long_as_the_kernel_takes() {
-    for restore_vlan in [false, true] {
-        let name = Redirect { restore_vlan, ..Redirect::default() }.name();
-        assert!(!name.is_empty() && name.len() <= 15, "{name}");
+    for select in [Select::Everything, Select::Tunnels] {
+        for restore_vlan in [false, true] {
+            let what = Redirect { select, restore_vlan, ..Redirect::default() };
+            let name = what.name();
+            assert!(!name.is_empty() && name.len() <= 15, "{name}");
+            assert!(!what.program().is_empty());
+        }
     }
 }
 

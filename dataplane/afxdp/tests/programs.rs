@@ -6,11 +6,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use afxdp::bpf::{self, btf};
 use afxdp::{CHUNK_SIZE, Region, Socket};
 use support::*;
-use xdp_progs::{RX_VLAN_TAG, Redirect, Symbol, XSKMAP, verdict};
+use xdp_progs::{RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_ENDS, XSKMAP, tunnel_end, verdict};
 
 fn load(what: Redirect, map: BorrowedFd<'_>) -> OwnedFd {
+    load_with(what, map, None)
+}
+
+fn load_with(what: Redirect, map: BorrowedFd<'_>, ends: Option<BorrowedFd<'_>>) -> OwnedFd {
     let resolve = |symbol| match symbol {
         Symbol::Map(XSKMAP) => Some(map.as_raw_fd()),
+        Symbol::Map(TUNNEL_ENDS) => ends.map(|e| e.as_raw_fd()),
         Symbol::Map(_) => None,
         Symbol::Kfunc(name) => btf::kernel_function(name),
     };
@@ -91,6 +96,99 @@ fn redirect() {
                     bpf::test_run(program.as_fd(), case.frame, near, case.queue).expect("test run");
                 assert_eq!(verdict, case.verdict, "{}", case.description);
                 assert_eq!(out, case.frame, "{}: bytes", case.description);
+            }
+        }
+    });
+}
+
+/// An IPv4 packet in an Ethernet frame: destination, flags and offset, protocol, what follows.
+fn v4(dst: [u8; 4], fragment: u16, protocol: u8, rest: &[u8]) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 0, 0, 0];
+    f.extend(fragment.to_be_bytes());
+    f.extend([64, protocol, 0, 0, 10, 0, 0, 9]);
+    f.extend(dst);
+    f.extend(rest);
+    f
+}
+
+/// An IPv6 packet in an Ethernet frame.
+fn v6(last: u8, next: u8, rest: &[u8]) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next, 64];
+    let mut address = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    f.extend(address);
+    address[15] = last;
+    f.extend(address);
+    f.extend(rest);
+    f
+}
+
+#[test]
+fn tunnels_only() {
+    const OWN: [u8; 4] = [10, 0, 0, 1];
+    const VXLAN: &[u8] = &[0x80, 0, 0x12, 0xb5, 0, 12, 0, 0, 1, 2, 3, 4];
+    const DNS: &[u8] = &[0x80, 0, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4];
+    // As destination port 80 and source port 4789.
+    const FROM_VXLAN: &[u8] = &[0x12, 0xb5, 0, 80, 0, 12, 0, 0, 1, 2, 3, 4];
+    const GRE: &[u8] = &[0, 0, 0x65, 0x58, 1, 2, 3, 4];
+    let mut options = v4(OWN, 0, 17, VXLAN);
+    options[14] = 0x46;
+    let mut vlan = v4(OWN, 0, 17, VXLAN);
+    vlan.splice(12..12, [0x81, 0, 0, 7]);
+    let fragment = |next| [&[next, 0, 0, 1, 0, 0, 0, 1], VXLAN].concat();
+    let cases: Vec<(&str, Vec<u8>, bool)> = vec![
+        ("VXLAN", v4(OWN, 0, 17, VXLAN), true),
+        ("VXLAN, not to be fragmented", v4(OWN, 0x4000, 17, VXLAN), true),
+        ("VXLAN to another address", v4([10, 0, 0, 2], 0, 17, VXLAN), false),
+        ("VXLAN to a group", v4([239, 0, 0, 1], 0, 17, VXLAN), false),
+        ("another UDP port", v4(OWN, 0, 17, DNS), false),
+        ("the port as source", v4(OWN, 0, 17, FROM_VXLAN), false),
+        ("the port in TCP", v4(OWN, 0, 6, VXLAN), false),
+        ("a first fragment of UDP", v4(OWN, 0x2000, 17, VXLAN), false),
+        ("a later fragment of UDP", v4(OWN, 0x0003, 17, VXLAN), false),
+        ("a late fragment of UDP", v4(OWN, 0x0100, 17, VXLAN), false),
+        ("GRE", v4(OWN, 0, 47, GRE), true),
+        ("a first fragment of GRE", v4(OWN, 0x2000, 47, GRE), true),
+        ("a last fragment of GRE, of one byte", v4(OWN, 3, 47, &[1]), true),
+        ("GRE to another address", v4([10, 0, 0, 2], 0, 47, GRE), false),
+        ("ICMP", v4(OWN, 0, 1, GRE), false),
+        ("IPv4 options", options, false),
+        ("a tag", vlan, false),
+        ("half a UDP header", v4(OWN, 0, 17, &VXLAN[..7]), false),
+        ("no IP", PLAIN.to_vec(), false),
+        ("the shortest frame there is", vec![0; 14], false),
+        ("VXLAN over IPv6", v6(1, 17, VXLAN), true),
+        ("VXLAN over IPv6 to another address", v6(2, 17, VXLAN), false),
+        ("another UDP port over IPv6", v6(1, 17, DNS), false),
+        ("GRE over IPv6", v6(1, 47, GRE), true),
+        ("a fragment of GRE over IPv6", v6(1, 44, &fragment(47)), true),
+        ("a fragment of UDP over IPv6", v6(1, 44, &fragment(17)), false),
+        ("ICMPv6", v6(1, 58, GRE), false),
+        ("an IPv6 header alone", v6(1, 17, &[]), false),
+    ];
+    in_namespace(move || {
+        ip("link add near numrxqueues 4 numtxqueues 4 type veth peer name far");
+        ip("link set near up");
+        let near = index("near");
+        let map = bpf::create_map(bpf::MAP_TYPE_XSKMAP, 3, "test").expect("map");
+        let ends = bpf::create_hash(8, "ends").expect("map of ends");
+        for own in ["10.0.0.1", "fd00::1"].map(|a| a.parse().expect("an address")) {
+            for (protocol, port) in [(17, 4789), (47, 0)] {
+                bpf::update_hash(ends.as_fd(), &tunnel_end(own, protocol, port), 1)
+                    .expect("update");
+            }
+        }
+        let region = Region::new(1024 * CHUNK_SIZE).expect("region");
+        let socket = Socket::open(near, 1, region, small()).expect("open");
+        bpf::update(map.as_fd(), 1, socket.as_fd().as_raw_fd() as u32).expect("update");
+        let what = Redirect { select: Select::Tunnels, ..Redirect::default() };
+        let program = load_with(what, map.as_fd(), Some(ends.as_fd()));
+        for (description, frame, ours) in &cases {
+            let wanted = if *ours { verdict::REDIRECT } else { verdict::PASS };
+            for (queue, wanted) in [(1, wanted), (0, verdict::PASS)] {
+                let (verdict, out) =
+                    bpf::test_run(program.as_fd(), frame, near, queue).expect("test run");
+                assert_eq!(verdict, wanted, "{description}, queue {queue}");
+                assert_eq!(&out, frame, "{description}: bytes");
             }
         }
     });

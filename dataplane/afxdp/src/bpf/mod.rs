@@ -21,6 +21,10 @@ const LINK_CREATE: i32 = 28;
 
 /// A map of AF_XDP sockets.
 pub const MAP_TYPE_XSKMAP: u32 = 17;
+/// `BPF_MAP_TYPE_HASH`.
+const MAP_TYPE_HASH: u32 = 1;
+/// Bytes of a hash map's key.
+const KEY: usize = xdp_progs::TUNNEL_END;
 /// A traffic-control classifier.
 pub const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// An XDP program.
@@ -94,9 +98,21 @@ unsafe impl Attr for MapCreate {}
 /// # Errors
 /// What bpf(2) answered.
 pub fn create_map(map_type: u32, entries: u32, name: &str) -> io::Result<OwnedFd> {
+    create(map_type, 4, entries, name)
+}
+
+/// Create a hash map with keys of [`KEY`] bytes and values of 4.
+///
+/// # Errors
+/// What bpf(2) answered.
+pub fn create_hash(entries: u32, name: &str) -> io::Result<OwnedFd> {
+    create(MAP_TYPE_HASH, KEY as u32, entries, name)
+}
+
+fn create(map_type: u32, key_size: u32, entries: u32, name: &str) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
         map_type,
-        key_size: 4,
+        key_size,
         value_size: 4,
         max_entries: entries,
         map_flags: 0,
@@ -116,8 +132,8 @@ struct MapElem {
     value: u64,
     flags: u64,
 }
-// SAFETY: no padding; made only below, where key and value point to live integers of 4 bytes and
-// the map is one of `create_map`'s.
+// SAFETY: no padding; made only below, where key and value point to 64 live bytes and the map is
+// one of those made here.
 unsafe impl Attr for MapElem {}
 
 /// Set an entry of a map made by [`create_map`].
@@ -125,8 +141,23 @@ unsafe impl Attr for MapElem {}
 /// # Errors
 /// What bpf(2) answered.
 pub fn update(map: BorrowedFd<'_>, key: u32, value: u32) -> io::Result<()> {
-    // Room for whatever sizes the map really has, if it is none of ours.
-    let (key, value) = (wide(key), wide(value));
+    set(map, &wide(key), value)
+}
+
+/// Set an entry of a map made by [`create_hash`].
+///
+/// # Errors
+/// What bpf(2) answered: E2BIG if it is full.
+pub fn update_hash(map: BorrowedFd<'_>, key: &[u8; KEY], value: u32) -> io::Result<()> {
+    let mut room = [0; 16];
+    for (to, from) in room.iter_mut().zip(key.chunks_exact(4)) {
+        *to = u32::from_ne_bytes([from[0], from[1], from[2], from[3]]);
+    }
+    set(map, &room, value)
+}
+
+fn set(map: BorrowedFd<'_>, key: &[u32; 16], value: u32) -> io::Result<()> {
+    let value = wide(value);
     let mut attr = MapElem {
         map_fd: map.as_raw_fd() as u32,
         pad: 0,
@@ -153,6 +184,7 @@ pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     bpf(MAP_DELETE_ELEM, &mut attr).map(drop)
 }
 
+/// Room for whatever sizes the map really has, if it is none of ours.
 fn wide(value: u32) -> [u32; 16] {
     let mut out = [0; 16];
     out[0] = value;
