@@ -104,6 +104,14 @@ impl Asm {
         );
     }
 
+    /// `dst &= imm`.
+    pub fn and_imm(&mut self, dst: Reg, imm: i32, comment: &'static str) {
+        self.push(
+            Insn { code: code::ALU64_AND_K, dst: dst as u8, imm, ..Insn::default() },
+            comment,
+        );
+    }
+
     /// `dst = (bits-wide value of dst, in network order)`
     pub fn to_be(&mut self, dst: Reg, bits: i32, comment: &'static str) {
         let insn = Insn { code: code::ALU_TO_BE, dst: dst as u8, imm: bits, ..Insn::default() };

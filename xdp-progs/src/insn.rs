@@ -76,6 +76,7 @@ pub(crate) mod code {
     pub const STX_MEM: u8 = 0x63; // STX | MEM, size to be added
     pub const ST_MEM: u8 = 0x62; // ST | MEM, size to be added
     pub const ALU64_ADD_K: u8 = 0x07;
+    pub const ALU64_AND_K: u8 = 0x57;
     pub const ALU64_MOV_K: u8 = 0xb7;
     pub const ALU64_MOV_X: u8 = 0xbf;
     pub const ALU_TO_BE: u8 = 0xdc; // ALU | END | TO_BE
@@ -130,6 +131,7 @@ impl fmt::Display for Insn {
             code::ALU64_MOV_X => write!(f, "r{dst} = r{src}"),
             code::ALU64_MOV_K => write!(f, "r{dst} = {imm}"),
             code::ALU64_ADD_K => write!(f, "r{dst} += {imm}"),
+            code::ALU64_AND_K => write!(f, "r{dst} &= {imm:#x}"),
             code::ALU_TO_BE => write!(f, "r{dst} = be{imm} r{dst}"),
             code::JA => write!(f, "goto {off:+}"),
             code::JEQ_K => write!(f, "if r{dst} == {imm} goto {off:+}"),

@@ -16,12 +16,12 @@
 pub mod asm;
 pub mod insn;
 pub mod redirect;
+pub mod tunnels;
 
 pub use asm::{Asm, AsmError, Helper, Program, Symbol};
 pub use insn::{Insn, Reg, Size};
-pub use redirect::{
-    RX_VLAN_TAG, Redirect, Select, TUNNEL_END, TUNNEL_ENDS, XSKMAP, tunnel_end, verdict,
-};
+pub use redirect::{RX_VLAN_TAG, Redirect, Select, XSKMAP, verdict};
+pub use tunnels::{FRAGMENT_KEY, FRAGMENTS, TUNNEL_END, TUNNEL_ENDS, tunnel_end};
 
 /// The licence that a program is loaded with. The helpers in use do not demand a GPL-compatible
 /// one; kernel functions do.

@@ -183,6 +183,7 @@ fn show(config: &Config, port: Option<&str>) -> Result<Json, CtlError> {
 
 fn set(config: &mut Config, port: &str, settings: &[String]) -> Result<bool, CtlError> {
     let kind = config.port(port)?.1.port_type();
+    refuse_shared(config, port)?;
     if !matches!(kind, PortType::Afxdp | PortType::Internal) {
         let message = format!("port \"{port}\" is of type {kind}: nobody is behind it");
         return Err(CtlError::invalid(message));
@@ -218,6 +219,16 @@ fn set(config: &mut Config, port: &str, settings: &[String]) -> Result<bool, Ctl
     Ok(changed)
 }
 
+/// Behind a port that is shared with the host is the host.
+fn refuse_shared(config: &Config, port: &str) -> Result<(), CtlError> {
+    match config.port(port)?.1.settings.share {
+        None => Ok(()),
+        Some(_) => Err(CtlError::invalid(format!(
+            "port \"{port}\" is shared with the host (options:share): it has no security group"
+        ))),
+    }
+}
+
 impl Config {
     fn no_group(&self, port: &str) -> CtlError {
         let error = CtlError::not_found(format!("port {} has no security group", quoted(port)));
@@ -240,6 +251,7 @@ impl Config {
         self.security_groups.retain(|port, _| ports.contains(port));
         let mut numbers = BTreeSet::new();
         for (port, group) in &self.security_groups {
+            refuse_shared(self, port)?;
             let fits = usize::from(group.number) < GUARDS_LIMIT && group.rules.len() <= RULES_LIMIT;
             let rules = group.rules.iter().all(|r| r.ports.is_none_or(|(f, l)| f <= l && f > 0));
             if !fits || !rules || !numbers.insert(group.number) || group.ip.is_empty() {

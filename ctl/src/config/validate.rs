@@ -172,6 +172,10 @@ fn options_apply(name: &str, settings: &PortSettings) -> Result<(), CtlError> {
 fn vlan_warnings(name: &str, settings: &PortSettings, warnings: &mut Vec<String>) {
     let mut warn = |text: &str| warnings.push(format!("port \"{name}\": {text}"));
     let mode = settings.vlan_mode;
+    if settings.share.is_some() && (mode.is_some() || settings.tag.is_some() || !settings.trunks.is_empty())
+    {
+        warn("tag, trunks and vlan_mode have no effect on a port that is shared with the host");
+    }
     let is_access = mode == Some(VlanMode::Access) || (mode.is_none() && settings.tag.is_some());
     let is_tunnel = mode == Some(VlanMode::Dot1qTunnel);
     if (is_access || is_tunnel) && !settings.trunks.is_empty() {
@@ -210,6 +214,7 @@ mod tests {
             ("add-port b p type=patch options:peer=p", "its own peer"),
             ("add-port b p options:peer=q", "applies to type patch"),
             ("add-port b p type=internal options:n_rxq=2", "applies to type afxdp"),
+            ("add-port b p type=internal options:share=tunnels", "applies to type afxdp"),
             ("add-port b p mac=02:00:00:00:00:01", "mac applies to internal"),
             ("add-port b sixteen-letters-", "at most 15"),
             ("add-port b t type=vxlan", "options:remote_ip"),
@@ -249,6 +254,7 @@ mod tests {
         assert!(warned("set port p vlan_mode=native-tagged").contains("uses VLAN 0"));
         assert!(warned("set port p cvlans=1").contains("cvlans has no effect"));
         assert!(warned("set bridge b other_config:mac-aging-time=1").contains("15 to 3600: 15"));
+        assert!(warned("set port p options:share=tunnels tag=5").contains("shared with the host"));
         assert_eq!(warned("set port p tag=5"), "");
     }
 

@@ -4,10 +4,11 @@
 //! queues are with the workers; when it goes, they are taken back and all of their frames with them,
 //! the port stays configured, and it is opened again when an interface of its name appears.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use afxdp::{AttachMode, Region};
+use afxdp::{AttachMode, Region, TunnelEnd};
 use ofproto::action::OfPort;
 use ofproto::program::DpPort;
 use ofproto::snapshot::{BridgeId, Port, PortKind as OfKind};
@@ -51,6 +52,7 @@ pub fn needs_reopen(old: &PortSettings, new: &PortSettings) -> bool {
     old.xdp_mode != new.xdp_mode
         || old.n_rxq != new.n_rxq
         || old.accept_tag_loss != new.accept_tag_loss
+        || old.share != new.share
 }
 
 /// A port's error as the user's.
@@ -77,6 +79,7 @@ fn device(name: &str, kind: PortType, settings: &PortSettings) -> Result<PortKin
             Ok(PortKind::Afxdp(AfxdpConfig {
                 mode,
                 accept_tag_loss,
+                share_tunnels: settings.share.is_some(),
                 require_zero_copy: settings.xdp_mode == Some(XdpMode::NativeZerocopy),
                 n_rxq: settings.n_rxq.map(u32::from),
                 ..AfxdpConfig::default()
@@ -114,6 +117,7 @@ impl Opened {
             vlan: self.vlan.clone(),
             up: *self.handle.state() == Device::Up,
             mtu: self.handle.status().mtu.unwrap_or(0),
+            shared: self.is_shared(),
             ..Port::new(self.ofport, name, OfKind::Datapath(self.dp))
         }
     }
@@ -168,6 +172,22 @@ impl Opened {
     /// The kernel's link behind an internal port, while it is in this namespace.
     pub fn internal_link(&self) -> Option<u32> {
         self.is_internal.then(|| self.handle.ifindex()).flatten()
+    }
+
+    /// The kernel's link whose addresses are ends of tunnels here: an internal port's, or one that is
+    /// shared with the host.
+    pub fn underlay_link(&self) -> Option<u32> {
+        (self.is_internal || self.is_shared()).then(|| self.handle.ifindex()).flatten()
+    }
+
+    /// The tunnels whose packets a shared interface gives to the switch.
+    pub fn set_tunnel_ends(&mut self, ends: &HashSet<TunnelEnd>) -> Result<(), CtlError> {
+        self.handle.set_tunnel_ends(ends).map_err(refused)
+    }
+
+    /// Whether the host goes on using the interface.
+    pub fn is_shared(&self) -> bool {
+        self.settings.share.is_some()
     }
 
     /// The Ethernet address and MTU of the interface, as far as they are known.
@@ -304,6 +324,8 @@ impl EngineBackend {
         }
         self.open.insert(name.to_owned(), opened);
         self.place(name);
+        // The interface may be another one now, with tunnels' ends to be told of.
+        self.below.touch();
     }
 
     fn carry_out_reaction(

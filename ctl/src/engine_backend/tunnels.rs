@@ -6,18 +6,24 @@
 //! whose source address the kernel does not have gives the bridge a link of the switch's own with that
 //! address (`ofproto::underlay::own_link`).
 //!
+//! A link that is the switch's own is that of an internal port, or of a port that is shared with the
+//! host: the XDP program of such a one is told the ends of tunnels on its addresses, and everything
+//! else goes by the kernel.
+//!
 //! A neighbour on the kernel's links is asked for by the kernel, which answers for its own addresses too;
 //! one that is in use is kept fresh the same way. Those on the switch's own links are
 //! [`super::neighbours`]' business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use afxdp::TunnelEnd;
 use ofproto::action::OfPort;
 use ofproto::snapshot::{BridgeId, Port as OfPortEntry, PortKind};
 use ofproto::underlay::{TunnelPort, is_own, own_link};
+use tunnel::Kind;
 use tunnel::ask::Asker;
 use tunnel::kernel::{Address, Kernel, LinkInfo};
 use tunnel::neigh::{Limits, NeighTable, Target};
@@ -100,7 +106,8 @@ type LinkPorts = Vec<(u32, BridgeId, OfPort)>;
 impl EngineBackend {
     /// What a new configuration says of routes and neighbours.
     pub(super) fn configure_paths(&mut self, config: &Config) -> Result<(), CtlError> {
-        let tunnels = config.ports().any(|(_, _, p)| p.port_type().is_tunnel());
+        let needs = |p: &Port| p.port_type().is_tunnel() || p.settings.share.is_some();
+        let tunnels = config.ports().any(|(_, _, p)| needs(p));
         if self.below.kernel.is_none() && (tunnels || !config.paths.is_empty()) {
             let open = || Ok((Follower::open()?, Asker::open()?));
             let opened = open().map_err(|e: std::io::Error| {
@@ -153,6 +160,7 @@ impl EngineBackend {
         if std::mem::take(&mut self.below.stale) {
             let (kernel, ports) = self.compose();
             self.switch.set_underlay(&kernel, &ports);
+            self.share(&kernel);
             self.announce(&kernel);
         }
         if now >= self.below.refreshed + REFRESH {
@@ -194,8 +202,8 @@ impl EngineBackend {
     fn compose(&self) -> (Kernel, LinkPorts) {
         let follower = self.below.kernel.as_ref().map(|(follower, _)| follower.kernel());
         let mut kernel = follower.cloned().unwrap_or_default();
-        let internal = self.open.values().filter_map(|o| Some((o.internal_link()?, o)));
-        let mut ports: LinkPorts = internal.map(|(link, o)| (link, o.bridge, o.ofport)).collect();
+        let linked = self.open.values().filter_map(|o| Some((o.underlay_link()?, o)));
+        let mut ports: LinkPorts = linked.map(|(link, o)| (link, o.bridge, o.ofport)).collect();
         let locals = self.locals();
         // First all addresses, then the routes that may do with them.
         for (prefix, route) in self.configured_routes() {
@@ -236,6 +244,25 @@ impl EngineBackend {
             }
         }
         (kernel, ports)
+    }
+
+    /// Tell the interfaces that are shared with the host which packets are tunnels'.
+    fn share(&mut self, kernel: &Kernel) {
+        let listeners: Vec<(Kind, u16)> =
+            self.switch.preview().underlay.listeners.keys().copied().collect();
+        for (name, opened) in self.open.iter_mut().filter(|(_, o)| o.is_shared()) {
+            let addresses = opened.underlay_link().and_then(|l| kernel.addresses.get(&l));
+            let mut ends = HashSet::new();
+            for a in addresses.into_iter().flatten() {
+                ends.extend(listeners.iter().map(|(kind, port)| match kind {
+                    Kind::Gre => TunnelEnd::Gre(a.address),
+                    _ => TunnelEnd::Udp(a.address, *port),
+                }));
+            }
+            if let Err(e) = opened.set_tunnel_ends(&ends) {
+                tracing::warn!("{name}: packets of some tunnels stay with the host: {e}");
+            }
+        }
     }
 
     pub(super) fn configured_routes(

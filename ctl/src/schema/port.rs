@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Mac, PortType, PriorityTags, QinqEthtype, VlanMode, XdpMode};
+use super::types::{Mac, PortType, PriorityTags, QinqEthtype, Share, VlanMode, XdpMode};
 use super::value::{Atom, Value, parse_bool, parse_int, parse_optional};
 use crate::error::CtlError;
 use tunnel::TunnelConfig;
@@ -45,6 +45,8 @@ pub struct PortSettings {
     pub accept_tag_loss: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_rxq: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
     /// Options of a tunnel by name, as given; [`PortSettings::tunnel`] reads them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", rename = "tunnel")]
     pub tunnel_options: BTreeMap<String, String>,
@@ -127,6 +129,7 @@ pub(crate) const OPTION_TYPES: &[(&str, &[PortType])] = &[
     ("xdp-mode", &[PortType::Afxdp]),
     ("accept-tag-loss", &[PortType::Afxdp]),
     ("n_rxq", &[PortType::Afxdp]),
+    ("share", &[PortType::Afxdp]),
     ("remote_ip", TUNNELS),
     ("local_ip", TUNNELS),
     ("key", TUNNELS),
@@ -265,6 +268,9 @@ pub static PORT: Table<PortSettings> = Table {
              separates anything"),
         optional!("options": "n_rxq", n_rxq, queues, text_atom,
             "a number of queues from 1 to 1024", "how many receive queues of an afxdp port to use"),
+        optional!("options": "share", share, Share::parse, text_atom,
+            "tunnels", "what of an afxdp port's interface is left to the host: with tunnels all but tunnels' \
+             packets, which follow the host's addresses, routes and neighbours"),
         tunnel_option!("remote_ip", "an IPv4 or IPv6 address, or flow", "the tunnel's other end"),
         tunnel_option!(
             "local_ip",

@@ -67,6 +67,13 @@ text_enum!(
     }
 );
 text_enum!(
+    /// What of an interface the switch takes; all of it by default.
+    Share {
+        /// Only what is for tunnels; the host goes on using the interface.
+        Tunnels = "tunnels",
+    }
+);
+text_enum!(
     /// What a port is made of.
     PortType {
         /// An existing network device, by AF_XDP. `system` and the empty type mean the same.

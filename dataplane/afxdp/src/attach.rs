@@ -10,9 +10,14 @@
 //!
 //! Must not know: rings, frames, ports.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use xdp_progs::{RX_VLAN_TAG, Redirect, Symbol, XSKMAP};
+use xdp_progs::{
+    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS, XSKMAP,
+    tunnel_end,
+};
 
 use crate::bpf::{self, btf};
 use crate::error::{Error, Operation};
@@ -107,11 +112,20 @@ pub struct AttachOptions {
     pub frags: bool,
     /// Put VLAN tags back where that can be done.
     pub restore_vlan: bool,
+    /// Which frames go to the sockets; with [`Select::Tunnels`] none before
+    /// [`Attachment::set_tunnel_ends`].
+    pub select: Select,
 }
 
 impl Default for AttachOptions {
     fn default() -> AttachOptions {
-        AttachOptions { mode: AttachMode::Best, queues: 64, frags: false, restore_vlan: true }
+        AttachOptions {
+            mode: AttachMode::Best,
+            queues: 64,
+            frags: false,
+            restore_vlan: true,
+            select: Select::Everything,
+        }
     }
 }
 
@@ -122,10 +136,55 @@ pub struct Attachment {
     _link: OwnedFd,
     program: OwnedFd,
     xskmap: OwnedFd,
+    /// Of a program that selects tunnels.
+    tunnels: Option<TunnelMaps>,
     ifindex: u32,
     mode: XdpMode,
     vlan: VlanRestore,
     native_refused: Option<Error>,
+}
+
+/// A local end of tunnels: their packets are sent to this address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelEnd {
+    /// By UDP, to this port.
+    Udp(IpAddr, u16),
+    /// By GRE.
+    Gre(IpAddr),
+}
+
+impl TunnelEnd {
+    fn key(self) -> [u8; TUNNEL_END] {
+        match self {
+            TunnelEnd::Udp(address, port) => tunnel_end(address, 17, port),
+            TunnelEnd::Gre(address) => tunnel_end(address, 47, 0),
+        }
+    }
+}
+
+/// Tunnel ends of one interface at most.
+const MOST_ENDS: u32 = 4096;
+/// Datagrams whose fragments are told apart at a time.
+const MOST_FRAGMENTED: u32 = 4096;
+
+/// The maps of a program that selects tunnels.
+#[derive(Debug)]
+struct TunnelMaps {
+    ends: OwnedFd,
+    fragments: OwnedFd,
+    /// What `ends` has.
+    entered: HashSet<TunnelEnd>,
+}
+
+impl TunnelMaps {
+    fn new() -> std::io::Result<TunnelMaps> {
+        let (hash, lru) = (bpf::MAP_TYPE_HASH, bpf::MAP_TYPE_LRU_HASH);
+        Ok(TunnelMaps {
+            ends: bpf::create_hash(hash, TUNNEL_END, MOST_ENDS, "vswitch_ends")?,
+            fragments: bpf::create_hash(lru, FRAGMENT_KEY, MOST_FRAGMENTED, "vswitch_frags")?,
+            entered: HashSet::new(),
+        })
+    }
 }
 
 impl Attachment {
@@ -143,7 +202,14 @@ impl Attachment {
         }
         let xskmap = bpf::create_map(bpf::MAP_TYPE_XSKMAP, options.queues, "vswitch_xsk")
             .map_err(|e| Error::system(Operation::CreateMap, &name, e))?;
-        let mut attempt = Attempt { ifindex, name, options, xskmap: &xskmap };
+        let tunnels = match options.select {
+            Select::Everything => None,
+            Select::Tunnels => Some(
+                TunnelMaps::new().map_err(|e| Error::system(Operation::CreateMap, &name, e))?,
+            ),
+        };
+        let mut attempt =
+            Attempt { ifindex, name, options, xskmap: &xskmap, tunnels: tunnels.as_ref() };
         let (mode, made, native_refused) = match options.mode {
             AttachMode::Native => (XdpMode::Native, attempt.run(XdpMode::Native)?, None),
             AttachMode::Generic => (XdpMode::Generic, attempt.run(XdpMode::Generic)?, None),
@@ -156,7 +222,48 @@ impl Attachment {
             },
         };
         let Made { program, link, vlan } = made;
-        Ok(Attachment { _link: link, program, xskmap, ifindex, mode, vlan, native_refused })
+        Ok(Attachment {
+            _link: link,
+            program,
+            xskmap,
+            tunnels,
+            ifindex,
+            mode,
+            vlan,
+            native_refused,
+        })
+    }
+
+    /// The tunnel ends whose packets go to the sockets, in place of those before. Does nothing for a
+    /// program that takes everything.
+    ///
+    /// # Errors
+    /// What bpf(2) answered: E2BIG for more than 4096. Those that could be entered are.
+    pub fn set_tunnel_ends(&mut self, ends: &HashSet<TunnelEnd>) -> Result<(), Error> {
+        let Some(maps) = &mut self.tunnels else { return Ok(()) };
+        let map = maps.ends.as_fd();
+        let mut result = Ok(());
+        for gone in maps.entered.difference(ends) {
+            match bpf::delete_hash(map, &gone.key()) {
+                Err(e) if e.raw_os_error() != Some(libc::ENOENT) => result = Err(e),
+                _ => {}
+            }
+        }
+        maps.entered.retain(|e| ends.contains(e));
+        for new in ends {
+            if maps.entered.contains(new) {
+                continue;
+            }
+            match bpf::update_hash(map, &new.key(), 1) {
+                Ok(()) => drop(maps.entered.insert(*new)),
+                Err(e) => result = Err(e),
+            }
+        }
+        let name = |e| {
+            let name = format!("{} tunnel ends", sys::interface_name(self.ifindex));
+            Error::system(Operation::UpdateMap, &name, e)
+        };
+        result.map_err(name)
     }
 
     /// Send the frames of a queue to a socket bound to it.
@@ -238,6 +345,7 @@ struct Attempt<'a> {
     name: String,
     options: &'a AttachOptions,
     xskmap: &'a OwnedFd,
+    tunnels: Option<&'a TunnelMaps>,
 }
 
 impl Attempt<'_> {
@@ -297,9 +405,12 @@ impl Attempt<'_> {
     }
 
     fn load(&self, restore_vlan: bool) -> Result<OwnedFd, (std::io::Error, String)> {
-        let redirect = Redirect { restore_vlan, frags: self.options.frags, ..Redirect::default() };
+        let AttachOptions { select, frags, .. } = *self.options;
+        let redirect = Redirect { select, restore_vlan, frags };
         let resolve = |symbol| match symbol {
             Symbol::Map(XSKMAP) => Some(self.xskmap.as_raw_fd()),
+            Symbol::Map(TUNNEL_ENDS) => self.tunnels.map(|t| t.ends.as_raw_fd()),
+            Symbol::Map(FRAGMENTS) => self.tunnels.map(|t| t.fragments.as_raw_fd()),
             Symbol::Map(_) => None,
             Symbol::Kfunc(name) => btf::kernel_function(name),
         };

@@ -66,7 +66,8 @@ pub mod socket;
 mod sys;
 
 pub use attach::{
-    AttachMode, AttachOptions, Attachment, VlanGap, VlanRestore, XdpMode, interface_index,
+    AttachMode, AttachOptions, Attachment, TunnelEnd, VlanGap, VlanRestore, XdpMode,
+    interface_index,
 };
 pub use error::{Error, Operation};
 pub use packet::{Checksum, NoRoom, Packet, Segmentation};
@@ -75,3 +76,4 @@ pub use region::{CHUNK_DATA, CHUNK_SIZE, Frame, HEADROOM, Region, leaked_frames}
 pub use socket::{
     BindMode, Closed, Counters, FramesHeld, Kick, MAX_BUFFERS, Socket, SocketConfig, Statistics,
 };
+pub use xdp_progs::Select;

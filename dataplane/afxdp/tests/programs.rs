@@ -6,16 +6,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use afxdp::bpf::{self, btf};
 use afxdp::{CHUNK_SIZE, Region, Socket};
 use support::*;
-use xdp_progs::{RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_ENDS, XSKMAP, tunnel_end, verdict};
+use xdp_progs::{
+    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS, XSKMAP,
+    tunnel_end, verdict,
+};
 
 fn load(what: Redirect, map: BorrowedFd<'_>) -> OwnedFd {
     load_with(what, map, None)
 }
 
-fn load_with(what: Redirect, map: BorrowedFd<'_>, ends: Option<BorrowedFd<'_>>) -> OwnedFd {
+/// With the maps of tunnel ends and of fragments, where the program selects.
+fn load_with(what: Redirect, map: BorrowedFd<'_>, more: Option<[BorrowedFd<'_>; 2]>) -> OwnedFd {
     let resolve = |symbol| match symbol {
         Symbol::Map(XSKMAP) => Some(map.as_raw_fd()),
-        Symbol::Map(TUNNEL_ENDS) => ends.map(|e| e.as_raw_fd()),
+        Symbol::Map(TUNNEL_ENDS) => more.map(|m| m[0].as_raw_fd()),
+        Symbol::Map(FRAGMENTS) => more.map(|m| m[1].as_raw_fd()),
         Symbol::Map(_) => None,
         Symbol::Kfunc(name) => btf::kernel_function(name),
     };
@@ -135,6 +140,12 @@ fn tunnels_only() {
     let mut vlan = v4(OWN, 0, 17, VXLAN);
     vlan.splice(12..12, [0x81, 0, 0, 7]);
     let fragment = |next| [&[next, 0, 0, 1, 0, 0, 0, 1], VXLAN].concat();
+    let first = |rest: &[u8]| [&[17, 0, 0, 1, 0, 0, 0, 7], rest].concat();
+    let (later, other) = ([17, 0, 0, 0x10, 0, 0, 0, 7], [17, 0, 0, 0x10, 0, 0, 0, 8]);
+    let other_id = |mut frame: Vec<u8>| {
+        frame[19] ^= 1;
+        frame
+    };
     let cases: Vec<(&str, Vec<u8>, bool)> = vec![
         ("VXLAN", v4(OWN, 0, 17, VXLAN), true),
         ("VXLAN, not to be fragmented", v4(OWN, 0x4000, 17, VXLAN), true),
@@ -143,9 +154,16 @@ fn tunnels_only() {
         ("another UDP port", v4(OWN, 0, 17, DNS), false),
         ("the port as source", v4(OWN, 0, 17, FROM_VXLAN), false),
         ("the port in TCP", v4(OWN, 0, 6, VXLAN), false),
-        ("a first fragment of UDP", v4(OWN, 0x2000, 17, VXLAN), false),
-        ("a later fragment of UDP", v4(OWN, 0x0003, 17, VXLAN), false),
-        ("a late fragment of UDP", v4(OWN, 0x0100, 17, VXLAN), false),
+        ("a fragment of UDP before the first", v4(OWN, 0x2003, 17, DNS), false),
+        ("a first fragment of another port", v4(OWN, 0x2000, 17, DNS), false),
+        ("one that follows it", v4(OWN, 0x0003, 17, VXLAN), false),
+        ("a first fragment", v4(OWN, 0x2000, 17, VXLAN), true),
+        ("one that follows it", v4(OWN, 0x2003, 17, DNS), true),
+        ("the last one, of one byte", v4(OWN, 0x0100, 17, &[1]), true),
+        ("one of another datagram", other_id(v4(OWN, 0x0003, 17, VXLAN)), false),
+        ("one to another address", v4([10, 0, 0, 2], 0x0003, 17, VXLAN), false),
+        ("the identification again, of another port", v4(OWN, 0x2000, 17, DNS), false),
+        ("one that follows it", v4(OWN, 0x0003, 17, DNS), false),
         ("GRE", v4(OWN, 0, 47, GRE), true),
         ("a first fragment of GRE", v4(OWN, 0x2000, 47, GRE), true),
         ("a last fragment of GRE, of one byte", v4(OWN, 3, 47, &[1]), true),
@@ -161,7 +179,13 @@ fn tunnels_only() {
         ("another UDP port over IPv6", v6(1, 17, DNS), false),
         ("GRE over IPv6", v6(1, 47, GRE), true),
         ("a fragment of GRE over IPv6", v6(1, 44, &fragment(47)), true),
-        ("a fragment of UDP over IPv6", v6(1, 44, &fragment(17)), false),
+        ("a fragment of UDP over IPv6 before the first", v6(1, 44, &later), false),
+        ("a first fragment of another port", v6(1, 44, &first(DNS)), false),
+        ("one that follows it", v6(1, 44, &later), false),
+        ("a first fragment", v6(1, 44, &first(VXLAN)), true),
+        ("one that follows it", v6(1, 44, &later), true),
+        ("one of another datagram", v6(1, 44, &other), false),
+        ("half a UDP header in a first fragment", v6(1, 44, &first(VXLAN)[..15]), false),
         ("ICMPv6", v6(1, 58, GRE), false),
         ("an IPv6 header alone", v6(1, 17, &[]), false),
     ];
@@ -170,7 +194,9 @@ fn tunnels_only() {
         ip("link set near up");
         let near = index("near");
         let map = bpf::create_map(bpf::MAP_TYPE_XSKMAP, 3, "test").expect("map");
-        let ends = bpf::create_hash(8, "ends").expect("map of ends");
+        let ends = bpf::create_hash(bpf::MAP_TYPE_HASH, TUNNEL_END, 8, "ends").expect("ends");
+        let fragments = bpf::create_hash(bpf::MAP_TYPE_LRU_HASH, FRAGMENT_KEY, 1024, "frags")
+            .expect("fragments");
         for own in ["10.0.0.1", "fd00::1"].map(|a| a.parse().expect("an address")) {
             for (protocol, port) in [(17, 4789), (47, 0)] {
                 bpf::update_hash(ends.as_fd(), &tunnel_end(own, protocol, port), 1)
@@ -181,7 +207,7 @@ fn tunnels_only() {
         let socket = Socket::open(near, 1, region, small()).expect("open");
         bpf::update(map.as_fd(), 1, socket.as_fd().as_raw_fd() as u32).expect("update");
         let what = Redirect { select: Select::Tunnels, ..Redirect::default() };
-        let program = load_with(what, map.as_fd(), Some(ends.as_fd()));
+        let program = load_with(what, map.as_fd(), Some([ends.as_fd(), fragments.as_fd()]));
         for (description, frame, ours) in &cases {
             let wanted = if *ours { verdict::REDIRECT } else { verdict::PASS };
             for (queue, wanted) in [(1, wanted), (0, verdict::PASS)] {

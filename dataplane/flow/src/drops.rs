@@ -54,6 +54,7 @@ reasons! {
         Unsupported "unsupported" "An action cannot be done on this packet.";
         TunnelNoPort "tunnel_no_port" "No tunnel port matches the outer header.";
         TunnelMalformed "tunnel_malformed" "The outer header of a tunnel packet is malformed.";
+        SharedPort "shared_port" "A port that is shared with the host carries tunnels' packets alone.";
         TunnelChecksum "tunnel_checksum" "The outer UDP or GRE checksum is wrong.";
         TunnelEcn "tunnel_ecn" "The outer header says congestion and the inner is not ECN-capable (RFC 6040).";
         NoRoute "no_route" "There is no route to the destination, or to the tunnel's remote address.";

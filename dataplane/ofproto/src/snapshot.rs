@@ -64,6 +64,9 @@ pub struct Port {
     pub no_receive: bool,
     /// Largest frame without Ethernet header that leaves by it; 0 for no limit.
     pub mtu: u32,
+    /// Shared with the host, for tunnels alone: their packets come in and leave by it past the bridge's
+    /// flows, nothing else is sent to it.
+    pub shared: bool,
 }
 
 impl Port {
@@ -79,6 +82,7 @@ impl Port {
             no_forward: false,
             no_receive: false,
             mtu: 0,
+            shared: false,
         }
     }
 }

@@ -8,12 +8,13 @@
 //!
 //! Must not know: how packets are received and sent, states of a port.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use afxdp::{
     AttachMode, AttachOptions, Attachment, BindMode, CHUNK_DATA, Error, Operation, Socket,
-    SocketConfig, VlanRestore, XdpMode,
+    Select, SocketConfig, TunnelEnd, VlanRestore, XdpMode,
 };
 
 use crate::afxdp_queue::{AfxdpQueue, OVERHEAD, Shared};
@@ -46,6 +47,9 @@ pub struct AfxdpConfig {
     /// Take the interface although tags that the kernel holds beside frames may be lost. Only for
     /// interfaces on which no VLAN separates anything.
     pub accept_tag_loss: bool,
+    /// Take only what is for tunnels ([`crate::PortHandle::set_tunnel_ends`]); the host goes on using
+    /// the interface.
+    pub share_tunnels: bool,
     /// UDP ports behind which VXLAN's inner packets have their checksums finished.
     pub vxlan_ports: VxlanPorts,
 }
@@ -90,8 +94,11 @@ pub(crate) fn open(
     if let Some(program) = afxdp::netlink::link(ifindex).ok().and_then(|l| l.xdp_program) {
         return Err(Error::Busy { interface: name.to_owned(), program: Some(program) }.into());
     }
-    let mut warnings = address_warnings(&link, system);
-    let mut takeover = Takeover::new(&system.devs, name)?;
+    let mut warnings = match config.share_tunnels {
+        true => Vec::new(),
+        false => address_warnings(&link, system),
+    };
+    let mut takeover = Takeover::new(&system.devs, name, config.share_tunnels)?;
     let mut shares = Vec::new();
     let opening = Opening { name, config, ifindex, link: &link };
     match opening.run(system, &mut takeover, &mut shares, counters) {
@@ -216,8 +223,12 @@ impl Opening<'_> {
     /// software interfaces wherever it can be had, so that the MTU can be raised later.
     fn attach(&self, queues: u32, software: bool) -> Result<(Attachment, bool), PortError> {
         let needed = !fits_one_buffer(self.link.mtu);
-        let options =
-            AttachOptions { mode: self.config.mode, queues, frags: true, restore_vlan: true };
+        let select = match self.config.share_tunnels {
+            true => Select::Tunnels,
+            false => Select::Everything,
+        };
+        let mode = self.config.mode;
+        let options = AttachOptions { mode, queues, frags: true, restore_vlan: true, select };
         if needed || software {
             match Attachment::attach(self.ifindex, &options) {
                 Ok(a) => return Ok((a, true)),
@@ -363,6 +374,11 @@ impl Device {
     pub(crate) fn set_mtu(&self, mtu: u32) -> bool {
         self.shared.mtu.store(mtu, Ordering::Relaxed);
         self.frags || fits_one_buffer(mtu)
+    }
+
+    /// The tunnels whose packets a shared interface gives to the switch.
+    pub(crate) fn set_tunnel_ends(&mut self, ends: &HashSet<TunnelEnd>) -> Result<(), Error> {
+        self.attachment.as_mut().map_or(Ok(()), |a| a.set_tunnel_ends(ends))
     }
 
     /// Take the program off: no more frames come.

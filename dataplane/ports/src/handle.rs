@@ -17,10 +17,11 @@
 //!
 //! Must not know: workers, bridges, how configuration is stored.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use afxdp::{FramePool, Region};
+use afxdp::{FramePool, Region, TunnelEnd};
 
 use crate::afxdp_port::{self, AfxdpConfig};
 use crate::budget::FillBudget;
@@ -431,6 +432,18 @@ impl PortHandle {
         }
         self.mac = Some(mac);
         Ok(())
+    }
+
+    /// The local ends of tunnels whose packets a shared interface gives to the switch; for any other
+    /// port nothing.
+    ///
+    /// # Errors
+    /// What the kernel refuses; and more than it has room for.
+    pub fn set_tunnel_ends(&mut self, ends: &HashSet<TunnelEnd>) -> Result<(), PortError> {
+        match &mut self.device {
+            Device::Afxdp(d) => Ok(d.set_tunnel_ends(ends)?),
+            _ => Ok(()),
+        }
     }
 
     /// What people want to know.

@@ -1,8 +1,8 @@
 //! What does the switch change on an interface that it is given, and how is that put back?
 //!
-//! A port of type `afxdp` needs its interface up and promiscuous, and whole frames as they came
-//! from the wire: no VLAN tag taken out of them, none merged. [`Takeover`] remembers what was
-//! otherwise before, and puts back that and nothing else.
+//! A port of type `afxdp` needs its interface up and promiscuous (the latter not if it is shared with
+//! the host), and whole frames as they came from the wire: no VLAN tag taken out of them, none merged.
+//! [`Takeover`] remembers what was otherwise before, and puts back that and nothing else.
 //!
 //! Invariant: a takeover that fails has put back what it changed.
 //!
@@ -31,12 +31,12 @@ pub(crate) struct Takeover {
 }
 
 impl Takeover {
-    /// Set the interface up and promiscuous, stop its tag stripping and merging.
+    /// Set the interface up and, unless it is shared, promiscuous; stop its tag stripping and merging.
     ///
     /// # Errors
     /// If it cannot be set up or promiscuous. A feature that stays on is a warning; whether tags
     /// survive is asked elsewhere.
-    pub(crate) fn new(devs: &NetDevs, name: &str) -> Result<Takeover, PortError> {
+    pub(crate) fn new(devs: &NetDevs, name: &str, shared: bool) -> Result<Takeover, PortError> {
         let ifindex = devs.require(name)?;
         let mut takeover = Takeover {
             ifindex,
@@ -45,7 +45,7 @@ impl Takeover {
             features: Vec::new(),
             warnings: Vec::new(),
         };
-        match takeover.take(devs, name) {
+        match takeover.take(devs, name, shared) {
             Ok(()) => Ok(takeover),
             Err(e) => {
                 takeover.restore(devs);
@@ -54,10 +54,10 @@ impl Takeover {
         }
     }
 
-    fn take(&mut self, devs: &NetDevs, name: &str) -> Result<(), PortError> {
+    fn take(&mut self, devs: &NetDevs, name: &str, shared: bool) -> Result<(), PortError> {
         self.turn_off(devs, name, &[STRIPPING, MERGING].concat());
         let flags = devs.flags(name)?;
-        if flags & libc::IFF_PROMISC == 0 {
+        if flags & libc::IFF_PROMISC == 0 && !shared {
             devs.change_flags(name, libc::IFF_PROMISC, 0, "make promiscuous")?;
             self.set_promiscuous = true;
         }
@@ -157,7 +157,7 @@ mod tests {
             run("ip", &format!("link set v0 promisc {}", if promisc { "on" } else { "off" }));
             let before = (devs.flags("v0").unwrap(), devs.features("v0").unwrap());
             assert!(before.1.is_on("rx-vlan-hw-parse"), "nothing to turn off: tests nothing");
-            let mut t = Takeover::new(&devs, "v0").unwrap();
+            let mut t = Takeover::new(&devs, "v0", false).unwrap();
             t.for_generic_mode(&devs, "v0");
             let taken = devs.flags("v0").unwrap();
             assert!(taken & libc::IFF_UP != 0 && taken & libc::IFF_PROMISC != 0);
@@ -172,9 +172,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_interface_hears_what_is_for_it_only() {
+        let Some(devs) = veth() else { return };
+        let before = devs.flags("v0").unwrap();
+        let t = Takeover::new(&devs, "v0", true).unwrap();
+        let taken = devs.flags("v0").unwrap();
+        assert!(taken & libc::IFF_UP != 0 && taken & libc::IFF_PROMISC == 0);
+        t.restore(&devs);
+        assert_eq!(devs.flags("v0").unwrap(), before);
+    }
+
+    #[test]
     fn another_interface_of_the_same_name_is_left_alone() {
         let Some(devs) = veth() else { return };
-        let t = Takeover::new(&devs, "v0").unwrap();
+        let t = Takeover::new(&devs, "v0", false).unwrap();
         run("ip", "link del v0");
         run("ip", "link add name lone type bridge"); // Takes the next index.
         run("ip", "link add v0 type veth peer name v1");

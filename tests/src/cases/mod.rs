@@ -27,6 +27,7 @@ pub mod tags;
 pub mod tcp;
 pub mod tunnel_paths;
 pub mod tunnel_peers;
+pub mod tunnel_shared;
 pub mod tunnels;
 pub mod vlan;
 pub mod workers;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Case> {
         tunnels::CASES,
         tunnel_paths::CASES,
         tunnel_peers::CASES,
+        tunnel_shared::CASES,
         interfaces::CASES,
         configuration::CASES,
         daemon::CASES,

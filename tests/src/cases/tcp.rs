@@ -1,9 +1,9 @@
 //! TCP and UDP between plain kernels: offloads as the kernel sets them, no `ethtool`.
 
 use super::pair;
-use crate::lab::{Background, Host, Lab};
+use crate::lab::{Background, Host, Lab, Node};
 use crate::runner::Case;
-use crate::{Context, Result, ensure, wait};
+use crate::{Context, Result, cmd, ensure, wait};
 
 pub const CASES: &[Case] = &[
     Case::new("tcp-default-offloads", "TCP both ways with default offloads at both ends", offloads),
@@ -26,12 +26,20 @@ pub fn serve(host: &Host) -> Result<Background> {
 /// Run an iperf3 client; the number of bytes that the other end had counted when the client was done,
 /// which may be less than was sent.
 pub fn measure(from: &Host, to: &str, more: &[&str]) -> Result<u64> {
+    measure_from(Some(&from.node), to, more)
+}
+
+/// The same from a machine, or from the switch's host.
+pub fn measure_from(from: Option<&Node>, to: &str, more: &[&str]) -> Result<u64> {
     let mut args = vec!["iperf3", "--json", "-c", to];
     args.extend(more);
     let mut text = String::new();
     // A server does not listen for a moment after each of its tests.
     wait::until("the server takes a connection", || {
-        text = from.node.output(&args)?.stdout;
+        text = match from {
+            Some(node) => node.output(&args)?.stdout,
+            None => cmd::output(&args)?.stdout,
+        };
         Ok(!text.contains("Connection refused"))
     })?;
     let document: serde_json::Value = serde_json::from_str(&text)?;

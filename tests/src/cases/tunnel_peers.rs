@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::internal;
 use super::tunnels::{V4, V6};
 use crate::daemon::Daemon;
-use crate::lab::{Host, Lab};
+use crate::lab::{Host, Lab, Node};
 use crate::ovs::Ovs;
 use crate::runner::{Case, Skip};
 use crate::{Result, cmd, ensure, wait};
@@ -21,9 +21,31 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A program of another package; without it there is nothing to test against.
-fn need(program: &str) -> Result<()> {
+pub(super) fn need(program: &str) -> Result<()> {
     let there = ["/usr/bin", "/usr/sbin"].iter().any(|d| Path::new(d).join(program).exists());
     ensure!(there, Skip(format!("{program} is not installed")));
+    Ok(())
+}
+
+/// A bridge br-u with eth0 and the addresses of the underlay, and br-i with 10.9.0.2.
+pub(super) fn bridges(ovs: &Ovs, peer: &Node) -> Result<()> {
+    ovs.vsctl("add-br br-u -- set bridge br-u datapath_type=netdev -- add-port br-u eth0")?;
+    ovs.vsctl("add-br br-i -- set bridge br-i datapath_type=netdev")?;
+    for bridge in ["br-u", "br-i"] {
+        // Its bridges' interfaces do not finish checksums.
+        peer.run(&["ethtool", "-K", bridge, "tx", "off"])?;
+        peer.run(&[
+            "sysctl",
+            "-q",
+            "-w",
+            &format!("net.ipv6.conf.{bridge}.disable_ipv6=0"),
+        ])?;
+        peer.run(&["ip", "link", "set", "dev", bridge, "up"])?;
+    }
+    peer.run(&["ip", "addr", "add", "192.0.2.2/24", "dev", "br-u"])?;
+    peer.run(&["ip", "addr", "add", "2001:db8::2/64", "dev", "br-u", "nodad"])?;
+    peer.run(&["ip", "link", "set", "dev", "br-i", "mtu", "1400"])?;
+    peer.run(&["ip", "addr", "add", "10.9.0.2/24", "dev", "br-i"])?;
     Ok(())
 }
 
@@ -34,23 +56,7 @@ fn layout(lab: &Lab) -> Result<(Daemon, Host, Host, Ovs)> {
     vm.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", "1400"])?;
     let peer = lab.host("peer", "")?;
     let ovs = Ovs::start_on(lab, &peer.node)?;
-    ovs.vsctl("add-br br-u -- set bridge br-u datapath_type=netdev -- add-port br-u eth0")?;
-    ovs.vsctl("add-br br-i -- set bridge br-i datapath_type=netdev")?;
-    for bridge in ["br-u", "br-i"] {
-        // Its bridges' interfaces do not finish checksums.
-        peer.node.run(&["ethtool", "-K", bridge, "tx", "off"])?;
-        peer.node.run(&[
-            "sysctl",
-            "-q",
-            "-w",
-            &format!("net.ipv6.conf.{bridge}.disable_ipv6=0"),
-        ])?;
-        peer.node.run(&["ip", "link", "set", "dev", bridge, "up"])?;
-    }
-    peer.node.run(&["ip", "addr", "add", "192.0.2.2/24", "dev", "br-u"])?;
-    peer.node.run(&["ip", "addr", "add", "2001:db8::2/64", "dev", "br-u", "nodad"])?;
-    peer.node.run(&["ip", "link", "set", "dev", "br-i", "mtu", "1400"])?;
-    peer.node.run(&["ip", "addr", "add", "10.9.0.2/24", "dev", "br-i"])?;
+    bridges(&ovs, &peer.node)?;
     let daemon = Daemon::start(lab)?;
     daemon.run("add-br br-int -- add-br br-phy -- add-port br-int vm -- add-port br-phy peer")?;
     internal::address("br-phy", "192.0.2.1/24")?;

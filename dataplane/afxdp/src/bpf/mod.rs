@@ -21,10 +21,12 @@ const LINK_CREATE: i32 = 28;
 
 /// A map of AF_XDP sockets.
 pub const MAP_TYPE_XSKMAP: u32 = 17;
-/// `BPF_MAP_TYPE_HASH`.
-const MAP_TYPE_HASH: u32 = 1;
-/// Bytes of a hash map's key.
-const KEY: usize = xdp_progs::TUNNEL_END;
+/// A hash map.
+pub const MAP_TYPE_HASH: u32 = 1;
+/// A hash map that forgets the least used entry when it is full.
+pub const MAP_TYPE_LRU_HASH: u32 = 9;
+/// Bytes of a hash map's key at most.
+const LONGEST_KEY: usize = 64;
 /// A traffic-control classifier.
 pub const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// An XDP program.
@@ -101,12 +103,16 @@ pub fn create_map(map_type: u32, entries: u32, name: &str) -> io::Result<OwnedFd
     create(map_type, 4, entries, name)
 }
 
-/// Create a hash map with keys of [`KEY`] bytes and values of 4.
+/// Create a map with keys of `key` bytes (64 at most) and values of 4: [`MAP_TYPE_HASH`] or
+/// [`MAP_TYPE_LRU_HASH`].
 ///
 /// # Errors
 /// What bpf(2) answered.
-pub fn create_hash(entries: u32, name: &str) -> io::Result<OwnedFd> {
-    create(MAP_TYPE_HASH, KEY as u32, entries, name)
+pub fn create_hash(map_type: u32, key: usize, entries: u32, name: &str) -> io::Result<OwnedFd> {
+    if key > LONGEST_KEY {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    create(map_type, key as u32, entries, name)
 }
 
 fn create(map_type: u32, key_size: u32, entries: u32, name: &str) -> io::Result<OwnedFd> {
@@ -148,12 +154,27 @@ pub fn update(map: BorrowedFd<'_>, key: u32, value: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// What bpf(2) answered: E2BIG if it is full.
-pub fn update_hash(map: BorrowedFd<'_>, key: &[u8; KEY], value: u32) -> io::Result<()> {
+pub fn update_hash(map: BorrowedFd<'_>, key: &[u8], value: u32) -> io::Result<()> {
+    set(map, &wide_key(key)?, value)
+}
+
+/// Remove an entry of a map made by [`create_hash`].
+///
+/// # Errors
+/// What bpf(2) answered: ENOENT if there is none.
+pub fn delete_hash(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    unset(map, &wide_key(key)?)
+}
+
+/// Room for a key of any length that a map may have.
+fn wide_key(key: &[u8]) -> io::Result<[u32; 16]> {
+    let mut bytes = [0; LONGEST_KEY];
+    bytes.get_mut(..key.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(key);
     let mut room = [0; 16];
-    for (to, from) in room.iter_mut().zip(key.chunks_exact(4)) {
-        *to = u32::from_ne_bytes([from[0], from[1], from[2], from[3]]);
+    for (to, from) in room.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *to = u32::from_ne_bytes(*from);
     }
-    set(map, &room, value)
+    Ok(room)
 }
 
 fn set(map: BorrowedFd<'_>, key: &[u32; 16], value: u32) -> io::Result<()> {
@@ -173,7 +194,10 @@ fn set(map: BorrowedFd<'_>, key: &[u32; 16], value: u32) -> io::Result<()> {
 /// # Errors
 /// What bpf(2) answered: ENOENT if there is none.
 pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
-    let key = wide(key);
+    unset(map, &wide(key))
+}
+
+fn unset(map: BorrowedFd<'_>, key: &[u32; 16]) -> io::Result<()> {
     let mut attr = MapElem {
         map_fd: map.as_raw_fd() as u32,
         pad: 0,

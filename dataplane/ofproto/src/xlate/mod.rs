@@ -420,6 +420,11 @@ impl<'a> Ctx<'a> {
             if let PortKind::Tunnel(tunnel) = &port.kind {
                 self.out.counters.push(tunnel.counters.received.clone());
             }
+            if port.shared {
+                // What comes by it is a tunnel's, or what the host should have got.
+                self.say(format_args!("{} is shared with the host: no flows", port.name));
+                return self.output_port(self.in_port);
+            }
         }
         self.run_table(0);
         self.run_action_set();

@@ -83,7 +83,8 @@ impl Ctx<'_> {
         let bridge = self.bridge;
         let before = (self.used, self.out.drop);
         for port in bridge.ports.values() {
-            if port.ofport != in_port.ofport && !port.no_flood && port.vlan.carries(inside) {
+            let to = port.ofport != in_port.ofport && !port.no_flood && !port.shared;
+            if to && port.vlan.carries(inside) {
                 self.output_normal(port, inside);
             }
         }
@@ -115,7 +116,8 @@ impl Ctx<'_> {
         let ports: smallvec::SmallVec<[OfPort; 16]> = bridge
             .ports
             .values()
-            .filter(|p| p.ofport != self.in_port && !(honour_no_flood && p.no_flood))
+            .filter(|p| p.ofport != self.in_port && !p.shared)
+            .filter(|p| !(honour_no_flood && p.no_flood))
             .map(|p| p.ofport)
             .collect();
         let before = (self.used, self.out.drop);

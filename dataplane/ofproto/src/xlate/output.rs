@@ -4,7 +4,7 @@ use flow::{Drop, Field, FlowKey, word};
 
 use super::tunnel::Arrival;
 use super::{Ctx, MAX_DEPTH, MAX_STEPS};
-use crate::program::DpAction;
+use crate::program::{DpAction, DpPort};
 use crate::snapshot::{BridgeId, OfPort, PortKind};
 
 impl Ctx<'_> {
@@ -27,21 +27,30 @@ impl Ctx<'_> {
                     Some(Arrival::Fragment) => return self.reassemble(port.ofport),
                     None => {}
                 }
+                if port.shared {
+                    // The rest of what goes by the interface is the host's.
+                    return self.drop(Drop::SharedPort);
+                }
                 self.hear(port.ofport);
-                if !port.up {
-                    return self.drop(Drop::PortDown);
-                }
-                self.commit();
-                if let Some(len) = self.truncate {
-                    self.out.program.push(DpAction::Truncate(len));
-                }
-                self.out.program.push(DpAction::Output(dp));
-                self.used += 1;
+                self.transmit(port.up, dp);
             }
             PortKind::Patch(None) => self.drop(Drop::PortDown),
             PortKind::Patch(Some((bridge, port))) => self.cross(bridge, port),
             PortKind::Tunnel(ref tunnel) => self.tunnel_push(port.ofport, tunnel),
         }
+    }
+
+    /// Send the packet, as it is now, out of a datapath port.
+    pub(super) fn transmit(&mut self, up: bool, dp: DpPort) {
+        if !up {
+            return self.drop(Drop::PortDown);
+        }
+        self.commit();
+        if let Some(len) = self.truncate {
+            self.out.program.push(DpAction::Truncate(len));
+        }
+        self.out.program.push(DpAction::Output(dp));
+        self.used += 1;
     }
 
     /// Go on in another bridge, then come back with the packet's key as it was.

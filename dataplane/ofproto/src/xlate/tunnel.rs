@@ -22,7 +22,7 @@ use tunnel::{Encap, Kind, Outer};
 use super::{Ctx, Effect, MAX_DEPTH};
 use crate::program::{DpAction, DpPort, Push};
 use crate::recirc::Recirculation;
-use crate::snapshot::{BridgeId, Dep, OfPort};
+use crate::snapshot::{BridgeId, Dep, OfPort, Port, PortKind};
 use crate::underlay::{ANY_PORT, TunnelPort, listener};
 
 /// Tunnels inside of tunnels at most.
@@ -82,9 +82,9 @@ impl Ctx<'_> {
             self.say(format_args!("no route to {}", outer.dst));
             return Err(NoWay::Route);
         };
-        let link = underlay.kernel.links.get(&path.link);
-        let (Some(at), Some(link)) = (underlay.ports.get(&path.link), link) else {
-            let name = link.map_or("?", |l| &l.name);
+        let info = underlay.kernel.links.get(&path.link);
+        let (Some(at), Some(info)) = (underlay.ports.get(&path.link), info) else {
+            let name = info.map_or("?", |l| &l.name);
             self.say(format_args!("the route to {} leads to {name}, not a port", outer.dst));
             return Err(NoWay::Route);
         };
@@ -94,13 +94,13 @@ impl Ctx<'_> {
             return Err(NoWay::Neighbour(target));
         };
         self.out.effects.push(Effect::RefreshNeighbour(neighbour.clone()));
-        let link = Link { dst: neighbour.mac, src: link.mac };
+        let link = Link { dst: neighbour.mac, src: info.mac };
         let Ok(encap) = Encap::new(outer, path.src, link, &tunnel.sequence) else {
             self.say(format_args!("no route from {} to {}", path.src, outer.dst));
             return Err(NoWay::Route);
         };
         let max_frame = encap.max_frame(path.mtu as usize) as u32;
-        self.say(format_args!("{encap} by {}, next hop {}", at.1.0, path.next_hop));
+        self.say(format_args!("{encap} by {}, next hop {}", info.name, path.next_hop));
         let push = Push { encap, max_frame, counters: tunnel.counters.clone() };
         Ok((Way { at: *at, src: path.src, link }, push))
     }
@@ -182,9 +182,7 @@ impl Ctx<'_> {
         self.out.program.push(DpAction::TunnelPush(Arc::new(push)));
         (self.bridge, self.in_port, self.exit) = (underlay, port, false);
         self.key.set(Field::InPort, u128::from(port.0));
-        self.depth += 1;
-        self.enter_bridge();
-        self.depth -= 1;
+        self.leave_by(port);
 
         let steps = std::mem::replace(&mut self.out.program, program);
         if self.used > used {
@@ -194,6 +192,21 @@ impl Ctx<'_> {
         (self.bridge, self.in_port, self.table, self.rule, self.exit) = home;
         (self.base_tags, self.tags_dirty, self.tags_committed) = tags;
         (self.key, self.fixed, self.dirty, self.committed) = (key, fixed, dirty, committed);
+    }
+
+    /// An outer packet leaves as the interface behind a port sends it: through the port's bridge, or
+    /// straight out of a port that is shared with the host.
+    fn leave_by(&mut self, port: OfPort) {
+        match self.port(port).map(|p| &**p) {
+            Some(Port { shared: true, kind: PortKind::Datapath(dp), up, .. }) => {
+                self.transmit(*up, *dp);
+            }
+            _ => {
+                self.depth += 1;
+                self.enter_bridge();
+                self.depth -= 1;
+            }
+        }
     }
 
     /// Whether the packet, about to leave by a port, is to be decapsulated there.
