@@ -172,7 +172,8 @@ fn options_apply(name: &str, settings: &PortSettings) -> Result<(), CtlError> {
 fn vlan_warnings(name: &str, settings: &PortSettings, warnings: &mut Vec<String>) {
     let mut warn = |text: &str| warnings.push(format!("port \"{name}\": {text}"));
     let mode = settings.vlan_mode;
-    if settings.share.is_some() && (mode.is_some() || settings.tag.is_some() || !settings.trunks.is_empty())
+    if settings.share.is_some()
+        && (mode.is_some() || settings.tag.is_some() || !settings.trunks.is_empty())
     {
         warn("tag, trunks and vlan_mode have no effect on a port that is shared with the host");
     }

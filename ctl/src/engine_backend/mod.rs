@@ -13,6 +13,7 @@ mod guards;
 mod monitor;
 mod neighbours;
 mod ports;
+mod probes;
 mod reports;
 mod routers;
 mod start;
@@ -238,6 +239,7 @@ impl Backend for EngineBackend {
         self.follow_links();
         self.retry_ports();
         self.follow_kernel();
+        self.probe_neighbours();
         self.tick_neighbours();
         if now.duration_since(self.last_second) >= Duration::from_secs(1) {
             self.last_second = now;
@@ -248,7 +250,7 @@ impl Backend for EngineBackend {
             tracing::error!("{e}");
         }
         let wait = Duration::from_millis(if self.connections_watched { 20 } else { 500 });
-        routers.map_or(wait, |due| wait.min(due))
+        [routers, self.below.probes.wait()].into_iter().flatten().fold(wait, Duration::min)
     }
 
     fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {

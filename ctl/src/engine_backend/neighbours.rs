@@ -26,6 +26,13 @@ impl EngineBackend {
         self.obey(events);
     }
 
+    /// Packets go to a neighbour and nothing comes from it.
+    pub(super) fn miss(&mut self, target: &Target) {
+        let mut events = Vec::new();
+        self.below.own.missed(target, self.clock(), &mut events);
+        self.obey(events);
+    }
+
     /// Ask again, doubt, give up: whatever time demands.
     pub(super) fn tick_neighbours(&mut self) {
         let mut events = Vec::new();

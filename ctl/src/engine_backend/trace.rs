@@ -294,6 +294,7 @@ impl EngineBackend {
                 }
                 Effect::NeedNeighbour(target) => self.below.want(*target),
                 Effect::RefreshNeighbour(n) => n.used.store(now, Ordering::Relaxed),
+                Effect::HeardNeighbour(n) => n.heard.store(now, Ordering::Relaxed),
                 Effect::RefreshMac(entry) => entry.used.store(now, Ordering::Relaxed),
                 Effect::LearnFlow { bridge, flow } => self.switch.learn_flow(*bridge, flow, now),
                 Effect::FinTimeout { rule, idle, hard } => {

@@ -111,6 +111,7 @@ impl EngineBackend {
             waited: packets(&n.waited),
             no_route: packets(&n.no_route),
             too_big: packets(&n.too_big),
+            fragmented: packets(&n.fragmented),
             error: way.error,
             last_error: last.filter(|(at, _)| *at > 0).map(|(at, why)| report::TunnelError {
                 reason: why.to_owned(),

@@ -30,6 +30,7 @@ use tunnel::neigh::{Limits, NeighTable, Target};
 use tunnel::netlink::Follower;
 use tunnel::route::{Action, Origin, Prefix, Route};
 
+use super::probes::Probes;
 use super::{EngineBackend, translate};
 use crate::config::{Config, Paths, Port};
 use crate::error::CtlError;
@@ -42,7 +43,7 @@ const DEFAULT_MTU: u32 = 1500;
 /// What is known of the network below tunnels.
 pub struct Below {
     /// `None` until it is needed first.
-    kernel: Option<(Follower, Asker)>,
+    pub(super) kernel: Option<(Follower, Asker)>,
     /// As configured.
     pub(super) paths: Paths,
     /// Neighbours on the switch's own links.
@@ -53,6 +54,8 @@ pub struct Below {
     refreshed: u64,
     /// Neighbours to ask for.
     wanted: Vec<Target>,
+    /// Neighbours that were missed.
+    pub(super) probes: Probes,
     /// Addresses of the switch's own that were made known.
     announced: Vec<Target>,
 }
@@ -66,6 +69,7 @@ impl Default for Below {
             stale: false,
             refreshed: 0,
             wanted: Vec::new(),
+            probes: Probes::default(),
             announced: Vec::new(),
         }
     }
@@ -234,6 +238,7 @@ impl EngineBackend {
         }
         let resolved = self.below.own.iter().filter_map(|n| Some((n.target, n.mac?)));
         kernel.neighbours.extend(resolved);
+        self.below.probes.keep(&mut kernel);
         for (bridge, list) in &self.below.paths.neighbours {
             let Some(local) = locals.get(bridge.as_str()) else { continue };
             for link in [local.link, Some(own_link(local.id))].into_iter().flatten() {

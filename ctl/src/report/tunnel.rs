@@ -42,6 +42,8 @@ pub struct TunnelReport {
     pub no_route: u64,
     /// Packets that were too big for the path.
     pub too_big: u64,
+    /// Packets that left in several fragments.
+    pub fragmented: u64,
     /// Why nothing can be sent now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

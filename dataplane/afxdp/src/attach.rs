@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use xdp_progs::{
-    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS, XSKMAP,
-    tunnel_end,
+    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS,
+    XSKMAP, tunnel_end,
 };
 
 use crate::bpf::{self, btf};
@@ -204,9 +204,9 @@ impl Attachment {
             .map_err(|e| Error::system(Operation::CreateMap, &name, e))?;
         let tunnels = match options.select {
             Select::Everything => None,
-            Select::Tunnels => Some(
-                TunnelMaps::new().map_err(|e| Error::system(Operation::CreateMap, &name, e))?,
-            ),
+            Select::Tunnels => {
+                Some(TunnelMaps::new().map_err(|e| Error::system(Operation::CreateMap, &name, e))?)
+            }
         };
         let mut attempt =
             Attempt { ifindex, name, options, xskmap: &xskmap, tunnels: tunnels.as_ref() };

@@ -7,8 +7,8 @@ use afxdp::bpf::{self, btf};
 use afxdp::{CHUNK_SIZE, Region, Socket};
 use support::*;
 use xdp_progs::{
-    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS, XSKMAP,
-    tunnel_end, verdict,
+    FRAGMENT_KEY, FRAGMENTS, RX_VLAN_TAG, Redirect, Select, Symbol, TUNNEL_END, TUNNEL_ENDS,
+    XSKMAP, tunnel_end, verdict,
 };
 
 fn load(what: Redirect, map: BorrowedFd<'_>) -> OwnedFd {

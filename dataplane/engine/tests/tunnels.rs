@@ -446,3 +446,36 @@ fn packets_are_cut_on_their_way_into_a_tunnel() {
     assert_eq!(outer[50..], inner[..100]);
     assert_eq!(pair[0].vm.take().map(|f| f.bytes), Some(inner), "the packet itself is whole");
 }
+
+#[test]
+fn outer_packets_that_may_be_cut_are() {
+    for (kind, options) in [
+        ("vxlan", "remote_ip={remote} df_default=false"),
+        ("gre", "remote_ip={remote} df_default=false key=9 csum=true"),
+        ("geneve", "remote_ip={remote} df_default=false csum=true"),
+    ] {
+        let mut pair = nodes(V4, kind, options, CROSS);
+        // One that fits, one that does not, and what takes several buffers.
+        for (len, parts) in [(1400, 1), (1590, 2), (3000, 2), (9000, 6)] {
+            let inner = frame(len, 0);
+            pair[0].vm.inject(inner.as_slice()).unwrap();
+            pair[0].run();
+            let outer: Vec<_> = std::iter::from_fn(|| pair[0].wire.take()).collect();
+            assert_eq!(outer.len(), parts, "{kind} {len}: {}", pair[0].all_drops());
+            for part in outer {
+                assert!(part.bytes.len() <= 1614, "{kind} {len}: {}", part.bytes.len());
+                assert_eq!(flow::checksum::checksum(&part.bytes[14..34]), 0);
+                pair[1].wire.inject(part.bytes.as_slice()).unwrap();
+                pair[1].run();
+            }
+            let got = pair[1].vm.take().map(|f| f.bytes);
+            assert_eq!(got, Some(inner), "{kind} {len}: {}", pair[1].all_drops());
+        }
+        assert_eq!(pair.iter().map(|n| n.all_drops()).collect::<String>(), "", "{kind}");
+    }
+    // Over IPv6 the sender is told.
+    let mut pair = nodes(V6, "vxlan", "remote_ip={remote} df_default=false", CROSS);
+    pair[0].vm.inject(frame(1590, 0).as_slice()).unwrap();
+    pair[0].run();
+    assert_eq!((pair[0].wire.take(), pair[0].drops(Drop::TooBig)), (None, 1));
+}

@@ -17,7 +17,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tunnel::encap::Sequence;
 use tunnel::kernel::{Kernel, Path};
@@ -52,6 +52,8 @@ pub struct TunnelCounters {
     pub waited: Arc<RuleStats>,
     /// Were too big for the path.
     pub too_big: RuleStats,
+    /// Left in several fragments.
+    pub fragmented: RuleStats,
 }
 
 impl PartialEq for TunnelCounters {
@@ -69,6 +71,23 @@ pub struct Neighbour {
     pub mac: u64,
     /// When a packet was last sent to it, in milliseconds of the switch's clock.
     pub used: AtomicU64,
+    /// When a packet last came out of a tunnel whose other end is it, or is behind it.
+    pub heard: AtomicU64,
+}
+
+/// Milliseconds in which a neighbour that packets go to is expected to be heard.
+const SILENCE: u64 = 150;
+/// Milliseconds after which packets do not go to a neighbour any more: longer than it takes until what
+/// the workers have counted is seen.
+const LATELY: u64 = 800;
+
+/// Neighbours that packets go to and that nothing comes from.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// With their addresses.
+    pub neighbours: Vec<(Target, u64)>,
+    /// Whether packets go to any neighbour at all.
+    pub busy: bool,
 }
 
 /// Everything that tunnels look at besides flow tables.
@@ -127,6 +146,22 @@ impl Underlay {
         Some(Path { src: src.unwrap_or(path.src), ..path })
     }
 
+    /// The neighbours that are missed at a time, in milliseconds of the switch's clock.
+    pub fn missed(&self, now: u64) -> Missed {
+        let mut missed = Missed::default();
+        for (target, n) in &self.neighbours {
+            let used = n.used.load(Ordering::Relaxed);
+            if used == 0 || used + LATELY < now {
+                continue;
+            }
+            missed.busy = true;
+            if used > n.heard.load(Ordering::Relaxed) + SILENCE {
+                missed.neighbours.push((*target, n.mac));
+            }
+        }
+        missed
+    }
+
     /// Whether a link has this address.
     pub fn owns(&self, link: u32, address: IpAddr) -> bool {
         let all = self.kernel.addresses.get(&link);
@@ -159,6 +194,24 @@ pub fn listens(dp: DpPort) -> Option<(Kind, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_sent_to_and_not_heard_is_missed() {
+        let mut underlay = Underlay::default();
+        let target = |n: u8| Target { link: 1, address: [192, 0, 2, n].into() };
+        // Never used; used and heard; used, not heard; used long ago; heard a little earlier.
+        for (n, used, heard) in
+            [(1, 0, 0), (2, 9900, 9800), (3, 9900, 9000), (4, 9000, 0), (5, 9900, 9750)]
+        {
+            let (used, heard) = (AtomicU64::new(used), AtomicU64::new(heard));
+            let neighbour = Neighbour { mac: u64::from(n), used, heard };
+            underlay.neighbours.insert(target(n), Arc::new(neighbour));
+        }
+        let missed = underlay.missed(10_000);
+        assert_eq!((missed.neighbours, missed.busy), (vec![(target(3), 3)], true));
+        let missed = underlay.missed(11_000);
+        assert_eq!((missed.neighbours, missed.busy), (vec![], false));
+    }
 
     #[test]
     fn listeners_are_told_apart_from_ports() {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use afxdp::{
-    AttachMode, AttachOptions, Attachment, BindMode, CHUNK_DATA, Error, Operation, Socket,
-    Select, SocketConfig, TunnelEnd, VlanRestore, XdpMode,
+    AttachMode, AttachOptions, Attachment, BindMode, CHUNK_DATA, Error, Operation, Select, Socket,
+    SocketConfig, TunnelEnd, VlanRestore, XdpMode,
 };
 
 use crate::afxdp_queue::{AfxdpQueue, OVERHEAD, Shared};

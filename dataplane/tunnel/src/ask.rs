@@ -8,7 +8,7 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
@@ -37,6 +37,35 @@ impl Asker {
     /// # Errors
     /// What the system call answered.
     pub fn ask(&self, target: &Target) -> io::Result<()> {
+        self.send(target, NeighbourFlags::Use, NeighbourState::None, NLM_F_CREATE)
+    }
+
+    /// Have the kernel ask a neighbour at its known address, at once (`NUD_PROBE`). It stays in use
+    /// meanwhile; an answer makes it reachable. Not for one that is [`crate::kernel::Trust::Fixed`].
+    ///
+    /// # Errors
+    /// What the system call answered.
+    pub fn probe(&self, target: &Target) -> io::Result<()> {
+        self.send(target, NeighbourFlags::empty(), NeighbourState::Probe, 0)
+    }
+
+    /// Have the kernel forget a neighbour's address and ask everybody for it, at once. Not for one
+    /// that is [`crate::kernel::Trust::Fixed`].
+    ///
+    /// # Errors
+    /// What the system calls answered.
+    pub fn renew(&self, target: &Target) -> io::Result<()> {
+        self.send(target, NeighbourFlags::empty(), NeighbourState::Failed, 0)?;
+        self.ask(target)
+    }
+
+    fn send(
+        &self,
+        target: &Target,
+        flags: NeighbourFlags,
+        state: NeighbourState,
+        create: u16,
+    ) -> io::Result<()> {
         let mut m = NeighbourMessage::default();
         let (family, address) = match target.address {
             std::net::IpAddr::V4(a) => (AddressFamily::Inet, NeighbourAddress::Inet(a)),
@@ -44,13 +73,14 @@ impl Asker {
         };
         m.header.family = family;
         m.header.ifindex = target.link;
-        m.header.flags = NeighbourFlags::Use;
+        m.header.flags = flags;
+        m.header.state = state;
         m.attributes.push(NeighbourAttribute::Destination(address));
         let mut message = NetlinkMessage::new(
             NetlinkHeader::default(),
             RouteNetlinkMessage::NewNeighbour(m).into(),
         );
-        message.header.flags = NLM_F_REQUEST | NLM_F_CREATE;
+        message.header.flags = NLM_F_REQUEST | create;
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);

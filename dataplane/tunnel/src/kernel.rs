@@ -59,6 +59,19 @@ pub struct Kernel {
     pub routes: RouteTable,
     /// Resolved neighbours.
     pub neighbours: imbl::HashMap<Target, u64>,
+    /// What the kernel thinks of them.
+    pub trust: imbl::HashMap<Target, Trust>,
+}
+
+/// What the kernel thinks of a resolved neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is not the kernel's to doubt: set by an administrator, or of a link without neighbours.
+    Fixed,
+    /// It has answered lately.
+    Confirmed,
+    /// It has not.
+    Doubted,
 }
 
 /// The way to an address.
@@ -188,6 +201,7 @@ impl Kernel {
         self.drop_routes(|r| matches!(r.action, Action::Forward { link, .. } if link == index));
         self.addresses.remove(&index);
         self.neighbours.retain(|t, _| t.link != index);
+        self.trust.retain(|t, _| t.link != index);
         self.links.remove(&index).map_or(Change::None, |_| Change::Changed)
     }
 
@@ -241,10 +255,16 @@ impl Kernel {
     fn new_neighbour(&mut self, m: &NeighbourMessage) -> Change {
         use NeighbourState::*;
         let Some((target, mac)) = neighbour(m) else { return Change::None };
-        let resolved = matches!(m.header.state, Reachable | Stale | Delay | Probe | Permanent);
-        if !resolved || mac == 0 {
+        let trust = match m.header.state {
+            Permanent | Noarp => Trust::Fixed,
+            Reachable => Trust::Confirmed,
+            Stale | Delay | Probe => Trust::Doubted,
+            _ => return self.forget_neighbour(&target),
+        };
+        if mac == 0 {
             return self.forget_neighbour(&target);
         }
+        self.trust.insert(target, trust);
         match self.neighbours.insert(target, mac) {
             Some(old) if old == mac => Change::None,
             _ => Change::Changed,
@@ -259,6 +279,7 @@ impl Kernel {
     }
 
     fn forget_neighbour(&mut self, target: &Target) -> Change {
+        self.trust.remove(target);
         self.neighbours.remove(target).map_or(Change::None, |_| Change::Changed)
     }
 }

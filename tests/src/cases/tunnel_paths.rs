@@ -20,6 +20,11 @@ pub const CASES: &[Case] = &[
         "the remote end restarts with another MAC: traffic resumes",
         restart,
     ),
+    Case::new(
+        "tunnel-silent-move",
+        "the remote end has another MAC and does not say so: found on the switch's own link",
+        silent,
+    ),
     Case::new("tunnel-two-switches", "two switches, their underlay tagged and behind a patch", two),
     Case::new(
         "tunnel-too-big",
@@ -156,6 +161,11 @@ fn restart(lab: &Lab) -> Result<()> {
     // It sends, as a host that starts does, and so asks for the switch's address.
     remote.node.output(&["ping", "-q", "-c", "1", "-W", "1", "10.9.0.1"])?;
     vm.ping("10.9.0.2", 10)
+}
+
+fn silent(lab: &Lab) -> Result<()> {
+    let (_daemon, vm, remote) = underlay(lab, super::tunnels::V4)?;
+    super::tunnels::found_again(&vm, &remote)
 }
 
 fn two(lab: &Lab) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::internal;
+use super::tcp;
 use super::tunnels::{V4, V6};
 use crate::daemon::Daemon;
 use crate::lab::{Host, Lab, Node};
@@ -17,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("tunnel-ovs-gre", "GRE to stock Open vSwitch: keys, checksums, IPv6", gre),
     Case::new("tunnel-ovs-geneve", "Geneve to stock Open vSwitch: keys, checksums, IPv6", geneve),
     Case::new("tunnel-external", "a kernel's VXLAN device in external mode, many ids", external),
+    Case::new("tunnel-external-ipv6", "the same over IPv6", external_v6),
     Case::new("tunnel-tshark", "tshark has no complaint about any outer header", tshark),
 ];
 
@@ -34,12 +36,7 @@ pub(super) fn bridges(ovs: &Ovs, peer: &Node) -> Result<()> {
     for bridge in ["br-u", "br-i"] {
         // Its bridges' interfaces do not finish checksums.
         peer.run(&["ethtool", "-K", bridge, "tx", "off"])?;
-        peer.run(&[
-            "sysctl",
-            "-q",
-            "-w",
-            &format!("net.ipv6.conf.{bridge}.disable_ipv6=0"),
-        ])?;
+        peer.run(&["sysctl", "-q", "-w", &format!("net.ipv6.conf.{bridge}.disable_ipv6=0")])?;
         peer.run(&["ip", "link", "set", "dev", bridge, "up"])?;
     }
     peer.run(&["ip", "addr", "add", "192.0.2.2/24", "dev", "br-u"])?;
@@ -76,11 +73,21 @@ fn against_ovs(lab: &Lab, kind: &str, options: &[&str]) -> Result<()> {
             vm.ping("10.9.0.2", 20)?;
             if more == options.last().unwrap_or(&"") {
                 internal::tcp(&vm, "10.9.0.2", Some(&peer.node))?;
+                datagrams(&vm, &peer)?;
             }
             daemon.run("del-port t0")?;
             ovs.vsctl("del-port t0")?;
         }
     }
+    Ok(())
+}
+
+/// UDP from and to a machine at once, at a rate that any machine carries.
+fn datagrams(vm: &Host, peer: &Host) -> Result<()> {
+    let _server = tcp::serve(peer)?;
+    let more = ["-u", "-b", "5M", "-l", "1200", "-t", "1", "--bidir"];
+    let bytes = tcp::measure(vm, "10.9.0.2", &more)?;
+    ensure!(bytes > 100_000, "only {bytes} bytes of datagrams arrived");
     Ok(())
 }
 
@@ -101,16 +108,35 @@ fn geneve(lab: &Lab) -> Result<()> {
 }
 
 fn external(lab: &Lab) -> Result<()> {
+    with_external(lab, V4)
+}
+
+fn external_v6(lab: &Lab) -> Result<()> {
+    with_external(lab, V6)
+}
+
+fn with_external(lab: &Lab, [here, there]: [&str; 2]) -> Result<()> {
     let vm = lab.host("vm", "10.9.0.1/24")?;
-    let remote = lab.host("remote", "192.0.2.2/24")?;
+    vm.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", "1400"])?;
+    let remote = lab.host("remote", "")?;
     let daemon = Daemon::start(lab)?;
     daemon.run("add-br br-int -- add-br br-phy -- add-port br-int vm -- add-port br-phy remote")?;
-    internal::address("br-phy", "192.0.2.1/24")?;
     let run = |args: &str| remote.node.run(&args.split(' ').collect::<Vec<_>>());
+    let (ip, field) = if here.contains(':') { ("ip6", "tun_ipv6") } else { ("ip", "tun") };
+    if ip == "ip6" {
+        cmd::run(&["sysctl", "-q", "-w", "net.ipv6.conf.br-phy.disable_ipv6=0"])?;
+        cmd::run(&["ip", "addr", "add", &format!("{here}/64"), "dev", "br-phy", "nodad"])?;
+        cmd::run(&["ip", "link", "set", "dev", "br-phy", "up"])?;
+        run("sysctl -q -w net.ipv6.conf.eth0.disable_ipv6=0")?;
+        run(&format!("ip addr add {there}/64 dev eth0 nodad"))?;
+    } else {
+        internal::address("br-phy", &format!("{here}/24"))?;
+        run(&format!("ip addr add {there}/24 dev eth0"))?;
+    }
     // The device takes every id; routes say which one a packet is sent with.
     run("ip link add vx0 type vxlan external dstport 4789")?;
     run("ip addr add 10.9.0.2/24 dev vx0")?;
-    run("ip link set dev vx0 mtu 1450 address 02:00:00:00:00:99 up")?;
+    run("ip link set dev vx0 mtu 1400 address 02:00:00:00:00:99 up")?;
     run(&format!("ip neigh add 10.9.0.1 lladdr {} dev vx0", vm.mac))?;
     vm.node.run(&[
         "ip",
@@ -125,13 +151,16 @@ fn external(lab: &Lab) -> Result<()> {
     daemon.run("add-port br-int vx type=vxlan options:remote_ip=flow options:key=flow")?;
     daemon.run("del-flows br-int")?;
     for id in [1, 0xff_ffff] {
-        run(&format!("ip route replace 10.9.0.1 encap ip id {id} dst 192.0.2.1 dev vx0"))?;
+        run(&format!("ip route replace 10.9.0.1 encap {ip} id {id} dst {here} dev vx0"))?;
         daemon.run(&format!(
-            "add-flow br-int in_port=vm,actions=set_field:192.0.2.2->tun_dst,set_field:{id}->tun_id,vx"
+            "add-flow br-int in_port=vm,actions=set_field:{there}->{field}_dst,\
+             set_field:{id}->tun_id,vx"
         ))?;
-        daemon
-            .run(&format!("add-flow br-int in_port=vx,tun_id={id},tun_src=192.0.2.2,actions=vm"))?;
+        daemon.run(&format!(
+            "add-flow br-int in_port=vx,tun_id={id},{field}_src={there},actions=vm"
+        ))?;
         vm.ping("10.9.0.2", 20)?;
+        internal::tcp(&vm, "10.9.0.2", Some(&remote.node))?;
         daemon.run(&format!("del-flows br-int in_port=vx,tun_id={id}"))?;
         vm.cannot_reach("10.9.0.2")?;
     }

@@ -66,7 +66,8 @@ fn layout(lab: &Lab, ends: [&str; 2]) -> Result<(Daemon, Host, Host)> {
     address(None, "card", ends[0])?;
     remote_end(&remote, ends)?;
     let daemon = Daemon::start(lab)?;
-    daemon.run("add-br br-int -- add-port br-int vm -- add-port br-int card options:share=tunnels")?;
+    daemon
+        .run("add-br br-int -- add-port br-int vm -- add-port br-int card options:share=tunnels")?;
     daemon.run(&format!(
         "add-port br-int vx type=vxlan options:remote_ip={} options:key=77",
         ends[1]
@@ -137,8 +138,7 @@ fn changes(lab: &Lab) -> Result<()> {
     let (daemon, vm, remote) = layout(lab, V4)?;
     let run = |args: &str| remote.node.run(&args.split(' ').collect::<Vec<_>>());
     vm.ping("10.9.0.2", 5)?;
-    run("ip link set dev eth0 address 02:00:00:00:77:77")?;
-    vm.ping("10.9.0.2", 5)?;
+    super::tunnels::found_again(&vm, &remote)?;
     // Another address of the card's: packets come from it and are taken there.
     cmd::run(&["ip", "addr", "flush", "dev", "card"])?;
     vm.cannot_reach("10.9.0.2")?;
@@ -182,7 +182,8 @@ fn ovs(lab: &Lab) -> Result<()> {
     let ovs = Ovs::start_on(lab, &peer.node)?;
     super::tunnel_peers::bridges(&ovs, &peer.node)?;
     let daemon = Daemon::start(lab)?;
-    daemon.run("add-br br-int -- add-port br-int vm -- add-port br-int card options:share=tunnels")?;
+    daemon
+        .run("add-br br-int -- add-port br-int vm -- add-port br-int card options:share=tunnels")?;
     for (kind, more) in [
         ("vxlan", "options:key=77"),
         ("gre", ""),
@@ -245,12 +246,18 @@ fn fragments(lab: &Lab) -> Result<()> {
     run("ip link set dev vx0 mtu 1500 up")?;
     vm.node.run(&["ip", "neigh", "flush", "all"])?;
     vm.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", "1500"])?;
+    // So does the switch, if it may.
+    daemon.run("set port vx options:df_default=false")?;
     let before = fragmented(&remote.node)?;
-    wait::until("a packet in fragments is answered", || {
-        let words = ["ping", "-q", "-s", "1460", "-c", "1", "-W", "1", "10.9.0.1"];
+    wait::until("a packet in fragments is answered in fragments", || {
+        let words = ["ping", "-q", "-M", "do", "-s", "1460", "-c", "1", "-W", "1", "10.9.0.1"];
         Ok(remote.node.output(&words)?.status == 0)
     })?;
     ensure!(fragmented(&remote.node)? > before, "nothing was sent in fragments");
+    let shown = daemon.json("tunnels")?;
+    ensure!(shown["tunnels"][0]["fragmented"].as_u64() > Some(0), "{shown}");
+    ensure!(shown["tunnels"][0]["too_big"] == 0, "{shown}");
+    internal::tcp(&vm, "10.9.0.2", Some(&remote.node))?;
     // Fragments of the host's own datagrams stay with it.
     let server = tcp::serve(&remote)?;
     let more = ["-u", "-l", "4000", "-b", "5M", "-t", "1", "-R"];

@@ -87,12 +87,25 @@ fn by_flow(lab: &Lab) -> Result<()> {
 fn moves(lab: &Lab) -> Result<()> {
     let (daemon, vm, remote) = underlay(lab, V4)?;
     daemon.run("add-port br-int vx type=vxlan options:remote_ip=192.0.2.2 options:key=77")?;
+    found_again(&vm, &remote)
+}
+
+/// The remote end of a tunnel that is in use changes its Ethernet address in silence, twice: traffic
+/// resumes long before its neighbour entry has aged, which takes half a minute.
+pub(super) fn found_again(vm: &Host, remote: &Host) -> Result<()> {
     vm.ping("10.9.0.2", 10)?;
-    remote.node.run(&["ip", "link", "set", "dev", "eth0", "address", "02:00:00:00:77:77"])?;
-    wait::until("the remote end is found again", || {
-        let out = vm.node.output(&["ping", "-q", "-c", "1", "-W", "1", "10.9.0.2"])?;
-        Ok(out.status == 0)
-    })?;
+    for address in ["02:00:00:00:77:77", "02:00:00:00:88:88"] {
+        let stream = ["ping", "-q", "-i", "0.05", "-c", "2000", "10.9.0.2"];
+        let _stream = vm.node.start(&stream)?;
+        vm.ping("10.9.0.2", 10)?;
+        remote.node.run(&["ip", "link", "set", "dev", "eth0", "address", address])?;
+        let since = std::time::Instant::now();
+        wait::until("the remote end is found again", || {
+            let out = vm.node.output(&["ping", "-q", "-c", "1", "-W", "0.1", "10.9.0.2"])?;
+            Ok(out.status == 0)
+        })?;
+        println!("found again after {:.2} s", since.elapsed().as_secs_f64());
+    }
     vm.ping("10.9.0.2", 10)
 }
 

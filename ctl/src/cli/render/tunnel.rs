@@ -36,7 +36,7 @@ pub(super) fn tunnels(r: &TunnelsReport, paint: Paint) -> String {
             Cell::from(key(t)),
             Cell::painted(state, painted),
             or_dash(path.map(|p| p.next_hop.as_str())),
-            or_dash(path.map(|p| p.bridge.as_str())),
+            or_dash(path.map(|p| p.interface.as_str())),
             t.rx_packets.into(),
             t.tx_packets.into(),
             Cell::from(trouble(t)),

@@ -101,6 +101,8 @@ pub(super) struct Transmit {
     pub later: Later,
     /// Fragments that wait for others of their datagram.
     pub fragments: Waiting,
+    /// Cuts outer packets that may be cut.
+    pub cutter: tunnel::Cutter,
     /// Fragments of outer packets.
     pub outer_fragments: Fragments<()>,
     /// The version of the configuration that packets are treated by.
@@ -251,6 +253,7 @@ impl Transmit {
             order: Order::default(),
             later: Later::default(),
             fragments: fragments::none(),
+            cutter: tunnel::Cutter::default(),
             outer_fragments: Fragments::new(FragLimits::default()),
             version: 0,
             random: flow::cpu::cycles() | 1,
@@ -508,7 +511,12 @@ impl Transmit {
                     self.with_copy(&packet, at, |tx, copy, at| tx.recirculate(state, copy, at));
                     Ok(())
                 }
-                DpAction::TunnelPush(push) => self.tunnel_push(push, &mut packet, at),
+                DpAction::TunnelPush(push) => match self.tunnel_push(push, &mut packet, at) {
+                    Err(Drop::TooBig) if !push.encap.df() => {
+                        return self.push_in_fragments(push, &program[i + 1..], packet, at, depth);
+                    }
+                    done => done,
+                },
                 DpAction::TunnelPop(listener) if last => {
                     return self.tunnel_pop(*listener, packet, at);
                 }

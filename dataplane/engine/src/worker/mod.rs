@@ -12,6 +12,7 @@ mod exec;
 mod fragments;
 mod icmp;
 mod order;
+mod outer_cut;
 mod park;
 mod sweep;
 mod tracked;

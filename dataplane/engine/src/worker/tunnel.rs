@@ -20,7 +20,8 @@ use super::tracked::CT_WORDS;
 const MAX_HEARD: usize = 512;
 
 impl Transmit {
-    /// Put an outer header in front of a packet.
+    /// Put an outer header in front of a packet. One that is too big for the path is answered, unless
+    /// its outer packet may be cut, which is for the caller to do.
     pub(super) fn tunnel_push(
         &mut self,
         push: &Push,
@@ -28,6 +29,9 @@ impl Transmit {
         at: &mut Where<'_>,
     ) -> Result<(), Drop> {
         if packet.len() > push.max_frame as usize {
+            if !push.encap.df() {
+                return Err(Drop::TooBig);
+            }
             push.counters.too_big.add(1, packet.len() as u64, self.now);
             self.answer_too_big(push, packet, at);
             return Err(Drop::TooBig);

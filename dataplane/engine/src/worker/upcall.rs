@@ -61,7 +61,7 @@ impl Flows {
         number_states(&mut self.out.program, &tx.shared.recirculations);
         add(&tx.worker().counters.upcalls, 1);
         for effect in &self.out.effects {
-            apply(effect, tx);
+            apply(effect, tx.now, tx);
         }
         let program = Program::from(self.out.program.as_slice());
         if let Some(id) = stale {
@@ -155,9 +155,10 @@ impl Flows {
 
     /// A sweep found a megaflow with new packets: what follows from them follows again.
     pub fn repeat_effects(&mut self, id: u32, tx: &mut Transmit) {
+        let used = self.mega.hot(id).used.min(tx.now);
         let Some(note) = self.mega.note(id) else { return };
         for effect in &note.effects {
-            apply(effect, tx);
+            apply(effect, used, tx);
         }
     }
 
@@ -220,8 +221,8 @@ pub(super) fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
     }
 }
 
-/// Let follow what follows from a packet.
-fn apply(effect: &Effect, tx: &mut Transmit) {
+/// Let follow what follows from a packet that was there at `used`.
+fn apply(effect: &Effect, used: u64, tx: &mut Transmit) {
     match effect {
         Effect::RefreshMac(entry) => entry.used.store(tx.now, Ordering::Relaxed),
         Effect::LearnMac { bridge, vlan, mac, port } => {
@@ -232,7 +233,13 @@ fn apply(effect: &Effect, tx: &mut Transmit) {
         }
         // Follows from the flags that a megaflow has seen, when it tells its rules what it counted.
         Effect::FinTimeout { .. } => {}
-        Effect::RefreshNeighbour(n) => n.used.store(tx.now, Ordering::Relaxed),
+        // Of several megaflows the last packet counts.
+        Effect::RefreshNeighbour(n) => {
+            n.used.fetch_max(used, Ordering::Relaxed);
+        }
+        Effect::HeardNeighbour(n) => {
+            n.heard.fetch_max(used, Ordering::Relaxed);
+        }
         Effect::LearnFlow { bridge, flow } => {
             tx.tell(Event::LearnFlow { bridge: *bridge, flow: flow.clone() });
         }

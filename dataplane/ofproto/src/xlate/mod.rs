@@ -29,6 +29,7 @@ mod tunnel;
 
 use std::sync::Arc;
 
+use ::tunnel::config::Remote;
 use flow::{Drop, FlowKey, word};
 
 pub use learn::LearnedFlow;
@@ -83,6 +84,8 @@ pub enum Effect {
     NeedNeighbour(::tunnel::neigh::Target),
     /// A packet goes to a neighbour.
     RefreshNeighbour(Arc<crate::underlay::Neighbour>),
+    /// A packet has come from a neighbour, or from behind it.
+    HeardNeighbour(Arc<crate::underlay::Neighbour>),
     /// Packets with FIN or RST shorten the timeouts of the rule that they matched.
     FinTimeout {
         /// The rule.
@@ -419,6 +422,14 @@ impl<'a> Ctx<'a> {
             }
             if let PortKind::Tunnel(tunnel) = &port.kind {
                 self.out.counters.push(tunnel.counters.received.clone());
+                if let Remote::Address(remote) = tunnel.config.remote {
+                    self.heard_from(remote);
+                }
+            }
+            if port.shared {
+                // What comes by it is a tunnel's, or what the host should have got.
+                self.say(format_args!("{} is shared with the host: no flows", port.name));
+                return self.output_port(self.in_port);
             }
             if port.shared {
                 // What comes by it is a tunnel's, or what the host should have got.

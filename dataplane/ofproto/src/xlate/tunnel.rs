@@ -105,6 +105,19 @@ impl Ctx<'_> {
         Ok((Way { at: *at, src: path.src, link }, push))
     }
 
+    /// A packet came out of a tunnel: the next hop to its other end, if packets are sent there, is
+    /// alive.
+    pub(super) fn heard_from(&mut self, remote: IpAddr) {
+        self.depend(Dep::Routes);
+        let underlay = &self.snapshot.underlay;
+        let Some(path) = underlay.path(remote, None) else { return };
+        let target = Target { link: path.link, address: path.next_hop };
+        self.depend(Dep::Neigh(target));
+        if let Some(neighbour) = underlay.neighbours.get(&target) {
+            self.out.effects.push(Effect::HeardNeighbour(neighbour.clone()));
+        }
+    }
+
     /// The next hop is asked for its address, and the packet waits for the answer.
     fn await_neighbour(&mut self, target: Target, port: OfPort, tunnel: &TunnelPort) {
         self.say(format_args!("{} is asked for its address; the packet waits", target.address));

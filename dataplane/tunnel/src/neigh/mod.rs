@@ -39,6 +39,11 @@ pub struct Limits {
     pub reachable: Duration,
     /// Between two requests.
     pub retry: Duration,
+    /// Between a request to a neighbour that is missed ([`NeighTable::missed`]) and one to everybody.
+    pub hasty: Duration,
+    /// A neighbour that is missed is not asked more often than this (RFC 1122, section 2.3.2.1; RFC
+    /// 4861, section 7.2.2).
+    pub patience: Duration,
     /// Requests for an unknown address, all to everybody.
     pub tries: u32,
     /// Requests for a doubted address: the first to itself, the rest to everybody.
@@ -60,6 +65,8 @@ impl Default for Limits {
         Limits {
             reachable: Duration::from_secs(30),
             retry: Duration::from_millis(500),
+            hasty: Duration::from_millis(100),
+            patience: Duration::from_secs(1),
             tries: 3,
             probes: 4,
             hold: Duration::from_secs(1),
@@ -323,6 +330,17 @@ impl<T> NeighTable<T> {
             // The first probe, which would go to the known address, counts as done.
             e.tries = 1;
             e.ask(target, now, &self.limits, events);
+        }
+    }
+
+    /// Packets go to a neighbour and nothing comes from it: it is asked at its known address, and soon
+    /// after, if it does not answer, everybody is.
+    pub fn missed(&mut self, target: &Target, now: Duration, events: &mut Events<T>) {
+        let Some(e) = self.entries.get_mut(target) else { return };
+        let certain = matches!(e.state, State::Reachable | State::Stale);
+        if certain && now >= e.asked + self.limits.patience {
+            e.probe(*target, now, &self.limits, events);
+            e.due = now + self.limits.hasty;
         }
     }
 
