@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use benches::peers::ovs_dpdk::{HUGE_PAGES, HUGE_PAGES_FILE};
 use benches::results::Results;
 use benches::run::interfaces::{self, Ask};
@@ -111,10 +111,10 @@ impl HugePages {
         if pages.before < HUGE_PAGES {
             std::fs::write(HUGE_PAGES_FILE, HUGE_PAGES.to_string()).context(HUGE_PAGES_FILE)?;
             let now = count()?;
-            ensure!(
-                now >= HUGE_PAGES,
-                "the kernel gives {now} huge pages, {HUGE_PAGES} are needed"
-            );
+            if now < HUGE_PAGES {
+                // OVS-DPDK will say that it cannot start; every other row can be measured.
+                println!("the kernel gives {now} huge pages, {HUGE_PAGES} are needed by OVS-DPDK");
+            }
         }
         Ok(pages)
     }

@@ -45,8 +45,9 @@ impl Place {
             }
             let copy = if port.zero_copy { "zero-copy" } else { "copy" };
             let mtu = port.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+            let queues = if port.queues == 1 { "queue" } else { "queues" };
             text += &format!(
-                "{}: {}, {} XDP, {copy}, {} queues{mtu}\n",
+                "{}: {}, {} XDP, {copy}, {} {queues}{mtu}\n",
                 port.name, port.driver, port.mode, port.queues
             );
         }

@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
         "pktgen through the switch: no loss, and all that flows drop or copy",
         switch,
     ),
+    Case::new("pktgen-jumbo", "frames of 9,000 bytes and small ones through the switch", jumbo),
     Case::new("pktgen-bridge", "pktgen through the kernel's bridge: no loss, order kept", bridge),
     Case::new("pktgen-spoiled", "pktgen finds every packet lost, doubled or reordered", spoiled),
     Case::new(
@@ -116,6 +117,18 @@ fn switch(lab: &Lab) -> Result<()> {
     daemon.run("add-flow br0 priority=9,in_port=s1,udp,tp_src=1024,actions=output:s2,output:s2")?;
     let report = trial(&node, &format!("--flows 10 {ALL}"))?;
     expect(&report, &[("received", COUNT), ("lost", 0), ("duplicated", COUNT / 10)])
+}
+
+fn jumbo(lab: &Lab) -> Result<()> {
+    let node = generator(lab)?;
+    for (here, there) in [("s1", "g1"), ("s2", "g2")] {
+        cmd::run(&["ip", "link", "set", "dev", here, "mtu", "9000"])?;
+        node.run(&["ip", "link", "set", "dev", there, "mtu", "9000"])?;
+    }
+    let daemon = Daemon::start(lab)?;
+    daemon.run("add-br br0 -- add-port br0 s1 -- add-port br0 s2")?;
+    let report = trial(&node, &format!("--size 9018,64,9000 --flows 5 {ALL}"))?;
+    expect(&report, &[("received", COUNT), ("lost", 0), ("reordered", 0), ("foreign", 0)])
 }
 
 fn bridge(lab: &Lab) -> Result<()> {
