@@ -5,6 +5,7 @@
 //! copy of every frame on receive and its buffer given back on transmit. [`veth`] is the rig on real
 //! interfaces. `benchrun` lets them take turns and writes down medians, spreads and ratios.
 
+pub mod cloud;
 pub mod measure;
 pub mod ours;
 pub mod peers;

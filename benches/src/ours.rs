@@ -23,6 +23,7 @@ use ports::memory::MemoryQueue;
 use ports::trace::Trace;
 use ports::{Queue, QueueCounters};
 
+use crate::cloud::{self, Node};
 use crate::tunnels;
 
 /// Bytes of frame memory: what a small node would have.
@@ -99,8 +100,21 @@ impl Bench {
     /// # Errors
     /// If the worker takes no queue.
     pub fn second_input(&mut self, trace: Arc<Trace>) -> std::io::Result<()> {
-        self.switch.set_port(self.bridge, port(3));
-        let queue = MemoryQueue::replay(trace, None, self.input.clone());
+        self.more_input(self.bridge, trace, None)
+    }
+
+    /// Add port 3 to a bridge, which replays another trace that often, or for ever.
+    ///
+    /// # Errors
+    /// If the worker takes no queue.
+    pub fn more_input(
+        &mut self,
+        bridge: BridgeId,
+        trace: Arc<Trace>,
+        rounds: Option<u64>,
+    ) -> std::io::Result<()> {
+        self.switch.set_port(bridge, port(3));
+        let queue = MemoryQueue::replay(trace, rounds, self.input.clone());
         let queue = Box::new(Queue::Memory(queue));
         let added = self.shared.command(0, Command::AddQueue { port: DpPort(3), queue });
         added.map_err(|_| other("the mailbox is full"))
@@ -111,9 +125,17 @@ impl Bench {
     /// # Errors
     /// The text is wrong, or a flow is refused.
     pub fn flows(&mut self, text: &str) -> std::io::Result<()> {
+        self.flows_of(self.bridge, text)
+    }
+
+    /// The same for any bridge.
+    ///
+    /// # Errors
+    /// The text is wrong, or a flow is refused.
+    pub fn flows_of(&mut self, bridge: BridgeId, text: &str) -> std::io::Result<()> {
         let mods = parse_flows(text, FlowCommand::Add, &NoNames);
         let mods = mods.map_err(|e| other(&e.to_string()))?;
-        let done = self.switch.apply_flow_mods(self.bridge, &mods, 1);
+        let done = self.switch.apply_flow_mods(bridge, &mods, 1);
         done.map(|_| ()).map_err(|(i, e)| other(&format!("flow {i}: {e}")))
     }
 
@@ -137,6 +159,14 @@ impl Bench {
             for _ in 0..CHUNK {
                 self.worker.round();
             }
+        }
+    }
+
+    /// Let the worker do rounds until so many more packets were received.
+    pub fn receive(&mut self, packets: u64) {
+        let end = self.received() + packets;
+        while self.received() < end {
+            self.worker.round();
         }
     }
 
@@ -237,6 +267,8 @@ pub const ROWS: &[(&str, &str)] = &[
     ("ct-est-tcp-100000", "nat-tcp-100000"),
     ("ct-new-8192", "life-8192"),
     ("neutron-1000", "udp-1000"),
+    ("cloud-out-1000", "udp-1000"),
+    ("cloud-snat-1000", "vxlan-1000"),
     ("ct-unanswered-10000", "udp-10000"),
 ];
 
@@ -273,7 +305,12 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
             b.second_input(read(format!("{trace}-reply"))?)?;
         }
     }
-    if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
+    if let Some(node) = Node::of_row(row) {
+        cloud::set_up(&mut b, node).map_err(|e| other(&format!("{e:#}")))?;
+        if let Some(outside) = cloud::outside(&b) {
+            answer_once(&mut b, outside, read("cloud-1000-reply".to_owned())?)?;
+        }
+    } else if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
         tunnels::set_up(&mut b, kind, way, tunnels)?;
     } else if row.starts_with("neutron-") || row.starts_with("vlan-pop-") {
         let rows = crate::rows::memory();
@@ -283,6 +320,18 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
         rules(row, &mut b);
     }
     Ok(b)
+}
+
+/// Let every connection begin, then each have an answer: what follows is established.
+fn answer_once(b: &mut Bench, from: BridgeId, answers: Arc<Trace>) -> std::io::Result<()> {
+    b.publish();
+    b.receive(2 * answers.len() as u64);
+    let more = answers.len() as u64;
+    b.more_input(from, answers, Some(1))?;
+    b.publish();
+    // Both inputs take turns.
+    b.receive(2 * more);
+    Ok(())
 }
 
 /// A row's flow with the numbers of its ports.

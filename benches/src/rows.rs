@@ -3,6 +3,7 @@
 //! Flows are in the text of `ovs-ofctl(8)`, so that the switch and its peers get the same ones. Ports
 //! are called `in`, `in2` and `out`.
 
+use crate::cloud::Node;
 use crate::trace::udp_flow;
 
 /// What a row is about, as far as it takes more than flows to set it up.
@@ -16,6 +17,8 @@ pub enum Scene {
     Encapsulate(&'static str),
     /// Tunnel packets into the underlay's bridge, the inner ones from the tunnel port to `out`.
     Decapsulate(&'static str),
+    /// A node of a cloud with all its bridges, see [`crate::cloud`]. What `in2` receives, it receives once.
+    Cloud(crate::cloud::Node),
     /// Two inputs, `in` and `in2`, the two directions of the same connections.
     Connections,
 }
@@ -45,6 +48,7 @@ enum Kind {
     Acl,
     Connections { answered: bool },
     Neutron,
+    Cloud,
 }
 
 impl Row {
@@ -66,7 +70,7 @@ impl Row {
                 vec![format!("in_port=in,actions={macs},dec_ttl,out")]
             }
             Kind::Normal => one("priority=0,actions=NORMAL"),
-            Kind::Tunnel => Vec::new(),
+            Kind::Tunnel | Kind::Cloud => Vec::new(),
             Kind::Acl => acl(),
             Kind::Connections { answered } => connections(answered),
             Kind::Neutron => neutron(),
@@ -181,6 +185,13 @@ pub fn memory() -> Vec<Row> {
         }
     }
     rows.push(row("neutron-1000".into(), udp(), Kind::Neutron));
+    for (name, mix, reply) in [
+        ("cloud-out-1000", "udp-1000", None),
+        ("cloud-snat-1000", "vxlan-1000", Some("cloud-1000-reply".to_owned())),
+    ] {
+        let node = Node::of_row(name).map_or(Scene::Flows, Scene::Cloud);
+        rows.push(Row { reply, ..Row::new(name.into(), mix.into(), Kind::Cloud, node) });
+    }
     let kind = Kind::Connections { answered: false };
     rows.push(row("ct-unanswered-10000".into(), "udp-10000".into(), kind));
     rows

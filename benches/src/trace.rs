@@ -9,6 +9,7 @@
 //! | `acl-N` | N flows spread over 64 /24 prefixes and 64 destination ports |
 //! | `nat-udp-N`, `nat-udp-N-reply` | both directions of N connections under SNAT to 203.0.113.1 |
 //! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
+//! | `cloud-N-reply` | answers to the flows of `udp-N` under SNAT, from the router's next hop outside |
 //! | `life-N` | whole lives of N TCP connections, both directions, four segments each way |
 //!
 //! The order is fixed (a shuffle with seed 1), so that runs and machines are comparable.
@@ -49,6 +50,7 @@ pub const ALL: &[&str] = &[
     "nat-tcp-10000-reply",
     "nat-tcp-100000",
     "nat-tcp-100000-reply",
+    "cloud-1000-reply",
     "life-8192",
 ];
 
@@ -74,6 +76,7 @@ pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
         ("gre", false) => gre_frame,
         ("geneve", false) => geneve_frame,
         ("acl", false) => acl_frame,
+        ("cloud", true) => answer_frame,
         ("nat-udp", false) => |i| nat_frame(i, 17, false),
         ("nat-udp", true) => |i| nat_frame(i, 17, true),
         ("nat-tcp", false) => |i| nat_frame(i, 6, false),
@@ -154,6 +157,14 @@ fn vlan_frame(i: u32) -> Vec<u8> {
     let mut frame = udp_frame(i);
     frame.splice(12..12, [0x81, 0, 0, 100]);
     frame
+}
+
+/// The answer to [`udp_frame`] behind the router of `cloud`.
+fn answer_frame(i: u32) -> Vec<u8> {
+    let (_, src, dport, sport) = udp_flow(i);
+    let (outside, gateway) = ([2, 0, 0, 0, 0, 0xe], [2, 0, 0, 0, 0, 0xf]);
+    let packet = ipv4(src, 0xcb00_7165, 17, &udp(sport, dport, &[0; 18]));
+    ethernet(outside, gateway, &packet)
 }
 
 fn acl_frame(i: u32) -> Vec<u8> {

@@ -19,7 +19,8 @@ use crate::ours::{Bench, on, other, port};
 /// The kernel's link behind `phy`.
 const LINK: u32 = 7;
 const HERE: [u8; 4] = [172, 16, 0, 1];
-const THERE: [u8; 4] = [172, 16, 0, 2];
+/// The remote end.
+pub const THERE: [u8; 4] = [172, 16, 0, 2];
 const HERE_MAC: u64 = 0x0200_0000_aa01;
 const THERE_MAC: u64 = 0x0200_0000_aa02;
 /// The port of the tunnel that packets take.
@@ -46,9 +47,13 @@ pub fn of_row(row: &str) -> Option<(&str, Way, u32)> {
     }
 }
 
-fn tunnel(kind: &str, remote: IpAddr, key: u32) -> std::io::Result<PortKind> {
-    let (remote, key) = (remote.to_string(), key.to_string());
-    let options = [("remote_ip", remote.as_str()), ("key", key.as_str())];
+/// A tunnel of this type to a remote end, with a key (or `flow`).
+///
+/// # Errors
+/// If there is no such tunnel.
+pub fn kind(kind: &str, remote: IpAddr, key: &str) -> std::io::Result<PortKind> {
+    let remote = remote.to_string();
+    let options = [("remote_ip", remote.as_str()), ("key", key)];
     let config = TunnelConfig::new(kind, options).ok_or_else(|| other("no such tunnel"))?;
     let config = config.map_err(|e| other(&e.to_string()))?;
     let (sequence, counters) = Default::default();
@@ -80,6 +85,24 @@ fn kernel() -> Kernel {
 /// # Errors
 /// If there is no such tunnel.
 pub fn set_up(b: &mut Bench, kind: &str, way: Way, tunnels: u32) -> std::io::Result<()> {
+    let (crosses, in_b, actions) = match way {
+        Way::In => (OfPort(2), OfPort(1), TUNNEL),
+        Way::Out => (OfPort(1), TUNNEL, OfPort(2)),
+    };
+    underlay(b, crosses)?;
+    let kind_of = self::kind(kind, THERE.into(), "100")?;
+    b.switch.set_port(b.bridge, Port { kind: kind_of, ..port(TUNNEL.0) });
+    more(b, kind, tunnels.saturating_sub(1))?;
+    let from = (flow::Field::InPort, u128::from(in_b.0), u128::from(u32::MAX));
+    b.rule(0, 100, on(&[from]), vec![Action::output(actions)]);
+    Ok(())
+}
+
+/// Make the underlay's bridge, to which a port of the bench's own bridge moves.
+///
+/// # Errors
+/// If there is no room for it.
+pub fn underlay(b: &mut Bench, crosses: OfPort) -> std::io::Result<()> {
     let settings = BridgeSettings { mac_table_size: 1024, ..BridgeSettings::default() };
     let phy = b.switch.add_bridge("phy", settings).ok_or_else(|| other("no bridge"))?;
     b.switch.set_port(phy, Port { kind: PortKind::Datapath(DpPort(4)), ..port(OfPort::LOCAL.0) });
@@ -88,18 +111,9 @@ pub fn set_up(b: &mut Bench, kind: &str, way: Way, tunnels: u32) -> std::io::Res
     let normal = vec![Action::output(OfPort::NORMAL)];
     let spec = ofproto::rules::RuleSpec::new(0, 0, on(&[]), normal);
     b.switch.add_rule(phy, spec, 1);
-    let (crosses, in_b, actions) = match way {
-        Way::In => (OfPort(2), OfPort(1), TUNNEL),
-        Way::Out => (OfPort(1), TUNNEL, OfPort(2)),
-    };
     b.switch.remove_port(b.bridge, crosses);
     b.switch.set_port(phy, port(crosses.0));
     b.switch.fdb_learn(phy, 0, THERE_MAC, crosses, 1);
-    let kind_of = tunnel(kind, THERE.into(), 100)?;
-    b.switch.set_port(b.bridge, Port { kind: kind_of, ..port(TUNNEL.0) });
-    more(b, kind, tunnels.saturating_sub(1))?;
-    let from = (flow::Field::InPort, u128::from(in_b.0), u128::from(u32::MAX));
-    b.rule(0, 100, on(&[from]), vec![Action::output(actions)]);
     Ok(())
 }
 
@@ -113,7 +127,7 @@ fn more(b: &mut Bench, kind: &str, n: u32) -> std::io::Result<()> {
 
 fn add(b: &mut Bench, kind: &str, i: u32) -> std::io::Result<()> {
     let remote = std::net::Ipv4Addr::from(0xac11_0001 + i);
-    let kind = tunnel(kind, remote.into(), i)?;
+    let kind = self::kind(kind, remote.into(), &i.to_string())?;
     b.switch.set_port(b.bridge, Port { kind, ..port(TUNNEL.0 + 1 + i) });
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::ovs::{Flavour, Ovs};
+use crate::cloud::{self, Node};
 use crate::measure::Measurement;
 use crate::rows::{Row, Scene};
 
@@ -42,6 +43,7 @@ impl OvsDpdk {
             Scene::Flows | Scene::Normal | Scene::Connections => self.plain(row),
             Scene::Encapsulate(kind) => self.encapsulate(row, kind),
             Scene::Decapsulate(kind) => self.decapsulate(row, kind),
+            Scene::Cloud(node) => self.cloud(row, node),
         }
         .with_context(|| format!("setting up {} in OVS-DPDK", row.name))?;
         // A hundred thousand megaflows take the switch long to set up.
@@ -57,6 +59,13 @@ impl OvsDpdk {
         let pcap = self.traces.join(format!("{mix}.pcap"));
         ensure!(pcap.exists(), "no {}", pcap.display());
         let device = format!("net_pcap{device},rx_pcap={},infinite_rx=1", pcap.display());
+        self.ovs.port(bridge, port, &format!("type=dpdk options:dpdk-devargs={device}"))
+    }
+
+    /// Frames that are received once.
+    fn once(&self, bridge: &str, port: &str, device: u32, mix: &str) -> Result<()> {
+        let pcap = self.traces.join(format!("{mix}.pcap"));
+        let device = format!("net_pcap{device},rx_pcap={}", pcap.display());
         self.ovs.port(bridge, port, &format!("type=dpdk options:dpdk-devargs={device}"))
     }
 
@@ -77,10 +86,7 @@ impl OvsDpdk {
     fn underlay(&self, kind: &str) -> Result<()> {
         self.ovs.bridge("b")?;
         self.ovs.bridge("phy")?;
-        self.ovs.vsctl("set bridge phy other_config:hwaddr=02:00:00:00:aa:01")?;
-        e2e::cmd::run(&["ip", "addr", "add", "172.16.0.1/24", "dev", "phy"])?;
-        e2e::cmd::run(&["ip", "link", "set", "phy", "up"])?;
-        self.ovs.ofctl("add-flow phy actions=normal")?;
+        self.own_address()?;
         self.ovs.port(
             "b",
             "vx",
@@ -88,15 +94,29 @@ impl OvsDpdk {
         )
     }
 
+    /// Give the underlay's bridge its address.
+    fn own_address(&self) -> Result<()> {
+        self.ovs.vsctl("set bridge phy other_config:hwaddr=02:00:00:00:aa:01")?;
+        e2e::cmd::run(&["ip", "addr", "add", "172.16.0.1/24", "dev", "phy"])?;
+        e2e::cmd::run(&["ip", "link", "set", "phy", "up"])?;
+        self.ovs.ofctl("add-flow phy actions=normal")?;
+        Ok(())
+    }
+
+    /// Make the remote end known.
+    fn far_end(&self) -> Result<()> {
+        sleep(Duration::from_secs(1));
+        self.ovs.appctl("tnl/neigh/set phy 172.16.0.2 02:00:00:00:aa:02")?;
+        self.ovs.appctl("fdb/add phy out 0 02:00:00:00:aa:02")?;
+        Ok(())
+    }
+
     fn encapsulate(&self, row: &Row, kind: &str) -> Result<()> {
         self.underlay(kind)?;
         self.sink("phy")?;
         self.source("b", "in", 0, &row.mix)?;
         self.ovs.ofctl("add-flow b in_port=in,actions=vx")?;
-        sleep(Duration::from_secs(1));
-        self.ovs.appctl("tnl/neigh/set phy 172.16.0.2 02:00:00:00:aa:02")?;
-        self.ovs.appctl("fdb/add phy out 0 02:00:00:00:aa:02")?;
-        Ok(())
+        self.far_end()
     }
 
     fn decapsulate(&self, row: &Row, kind: &str) -> Result<()> {
@@ -104,6 +124,54 @@ impl OvsDpdk {
         self.sink("b")?;
         self.source("phy", "in", 0, &row.mix)?;
         self.ovs.ofctl("add-flow b in_port=vx,actions=out")?;
+        Ok(())
+    }
+
+    /// A node of a cloud; where there are answers, each of them comes once before anything is measured.
+    fn cloud(&self, row: &Row, node: Node) -> Result<()> {
+        self.ovs.bridge("phy")?;
+        for bridge in node.bridges() {
+            self.ovs.bridge(bridge)?;
+        }
+        self.own_address()?;
+        self.ovs.port(
+            "br-tun",
+            "vx",
+            &format!(
+                "ofport_request={} type=vxlan options:remote_ip=172.16.0.2 options:key=flow",
+                cloud::TUNNEL
+            ),
+        )?;
+        for p in node.patches() {
+            let tag = p.tag.map(|t| format!(" tag={t}")).unwrap_or_default();
+            self.ovs.vsctl(&format!(
+                "add-port {} {}{tag} -- set interface {} ofport_request={} type=patch options:peer={}",
+                p.bridge, p.name, p.name, p.number, p.peer
+            ))?;
+        }
+        let (from, to) = match node {
+            Node::Compute => ("br-int", "phy"),
+            Node::Network => ("phy", "br-ex"),
+        };
+        self.sink(to)?;
+        for bridge in node.bridges() {
+            self.ovs.flows(bridge, &node.flows(bridge)?)?;
+        }
+        self.source(from, "in", 0, &row.mix)?;
+        if node == Node::Compute {
+            self.ovs.vsctl(&format!("set port in tag={}", cloud::TAG))?;
+            self.far_end()?;
+        }
+        for (bridge, port, vlan, mac) in node.addresses() {
+            self.ovs.appctl(&format!("fdb/add {bridge} {port} {vlan} {mac}"))?;
+        }
+        if let Some(reply) = &row.reply {
+            // Until every connection has begun.
+            sleep(Duration::from_secs(2));
+            self.once("br-ex", "in2", 1, reply)?;
+            sleep(Duration::from_secs(2));
+            self.ovs.vsctl("del-port br-ex in2")?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::{Report, Side, line};
 use crate::measure::{Measurement, Rounds};
 use crate::results::{Line, Unit};
 use crate::veth::rig::{self, Switch};
-use crate::veth::{idle, latency, memory, tcp, vxlan};
+use crate::veth::{idle, latency, memory, snat, tcp, vxlan};
 
 /// The switch's own name among contenders.
 const OURS: &str = "ours";
@@ -71,6 +71,18 @@ const GROUPS: &[Group] = &[
                 Switch::Ours => vxlan::ours(lab, ask.seconds),
                 Switch::Linux => vxlan::linux(lab, ask.seconds),
                 _ => vxlan::ovs(lab, ask.seconds),
+            })
+        },
+    },
+    Group {
+        name: "snat-tcp",
+        rows: &["snat-tcp"],
+        unit: Unit::GBIT,
+        peers: &["ovs-afxdp"],
+        measure: |lab, switch, ask| {
+            one(match switch {
+                Switch::Ours => snat::ours(lab, ask.seconds),
+                _ => snat::ovs(lab, ask.seconds),
             })
         },
     },

@@ -12,5 +12,6 @@ pub mod idle;
 pub mod latency;
 pub mod memory;
 pub mod rig;
+pub mod snat;
 pub mod tcp;
 pub mod vxlan;

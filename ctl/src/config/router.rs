@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CtlError, quoted};
-use crate::schema::Mac;
+use crate::schema::{Mac, RouterAdvert};
 
 /// Most routers: each has two zones of connections from [`FIRST_ZONE`] on.
 pub const ROUTERS_LIMIT: usize = 2048;
@@ -179,6 +179,9 @@ pub struct RouterPort {
     /// Where everything goes that has no other route; only the gateway's port has some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<IpAddr>,
+    /// Whether and how it advertises itself to IPv6 hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ra: Option<RouterAdvert>,
 }
 
 /// A router.
@@ -259,6 +262,11 @@ impl Router {
             }
             if self.ports.values().filter(|o| o.number == p.number).count() > 1 || p.number == 0 {
                 return refuse(format!("port \"{port}\" has another port's number"));
+            }
+            if p.ra.is_some() && (!p.via.is_empty() || !p.ip.iter().any(|c| c.address.is_ipv6())) {
+                return refuse(format!(
+                    "port \"{port}\": ra= is for ports with an IPv6 address, and not for the gateway's"
+                ));
             }
             for cidr in &p.ip {
                 if !is_host(cidr.address)
@@ -347,13 +355,14 @@ fn is_host(address: IpAddr) -> bool {
     !general && !special
 }
 
-/// What `add-router-port` and `set-gateway` take: `ip=`, `via=`, `mac=`, `mtu=`. `tag=` is the bridge's.
+/// What `add-router-port` and `set-gateway` take: `ip=`, `via=`, `mac=`, `mtu=`, `ra=`. `tag=` is the bridge's.
 #[derive(Debug, Default)]
 pub(super) struct PortWords {
     pub ip: Vec<Cidr>,
     pub via: Vec<IpAddr>,
     pub mac: Option<Mac>,
     pub mtu: Option<u16>,
+    pub ra: Option<RouterAdvert>,
     /// Settings of the bridge's port.
     pub rest: Vec<String>,
 }
@@ -384,13 +393,22 @@ impl PortWords {
                     let mtu = mtu.ok_or_else(|| wrong("expected a number from 576 to 65535"))?;
                     words.mtu = Some(mtu);
                 }
+                "ra" if !gateway => {
+                    let ra = RouterAdvert::parse(value);
+                    words.ra = Some(ra.ok_or_else(|| {
+                        let error = wrong(&format!("expected {}", RouterAdvert::NAMES.join(", ")));
+                        error.suggest(value, RouterAdvert::NAMES.iter().copied())
+                    })?);
+                }
                 "tag" => words.rest.push(setting.clone()),
                 _ => {
-                    let keys =
-                        if gateway { "ip, via, mac, mtu or tag" } else { "ip, mac, mtu or tag" };
+                    let keys = match gateway {
+                        true => "ip, via, mac, mtu or tag",
+                        false => "ip, mac, mtu, ra or tag",
+                    };
                     let error =
                         CtlError::invalid(format!("{who}: {}: expected {keys}", quoted(setting)));
-                    return Err(error.suggest(key, ["ip", "via", "mac", "mtu", "tag"]));
+                    return Err(error.suggest(key, ["ip", "via", "mac", "mtu", "ra", "tag"]));
                 }
             }
         }

@@ -202,6 +202,7 @@ fn add_port(
         ip: words.ip,
         mtu: words.mtu.unwrap_or(MTU),
         via: words.via,
+        ra: words.ra,
     };
     config.router_mut(router)?.ports.insert(name.to_owned(), port);
     Ok(true)

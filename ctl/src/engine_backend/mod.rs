@@ -44,6 +44,8 @@ use crate::options::{DaemonOptions, Poll};
 
 use ports::{Devices, Opened};
 
+pub use routers::router_flows;
+
 /// The running switch.
 pub struct EngineBackend {
     /// `None` once it is shut down.
@@ -140,6 +142,7 @@ impl Backend for EngineBackend {
         self.configure_paths(new)?;
         let steps = changes(old, new);
         let routers = Self::compile_routers(new)?;
+        self.cease_adverts(new);
         // A port with a security group is never in its bridge without it, whatever is published between.
         self.make_guards(new)?;
         let mut warnings = Vec::new();

@@ -50,7 +50,8 @@ impl EngineBackend {
         }
         let underlay = self.switch.preview().underlay.clone();
         let mac = underlay.kernel.links.get(&link).map(|l| l.mac);
-        let answer = neigh::answer(frame, &off, &key, |a| mac.filter(|_| underlay.owns(link, a)));
+        let answer =
+            neigh::answer(frame, &off, &key, false, |a| mac.filter(|_| underlay.owns(link, a)));
         if let Some(answer) = answer {
             self.transmit(link, answer);
         }

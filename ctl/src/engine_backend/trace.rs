@@ -382,7 +382,8 @@ fn come_back(
             DpAction::Recirculate(state) => waiting.push_back((state.clone(), key.clone())),
             DpAction::IcmpError(error) => become_error(error, key),
             // A trace knows no packet that is too large.
-            DpAction::IfLarger(..)
+            DpAction::IfTooBig(..)
+            | DpAction::Fragment(_)
             | DpAction::Output(_)
             | DpAction::TunnelPush(_)
             | DpAction::TunnelPop(_)

@@ -33,6 +33,9 @@ pub struct RouterPortReport {
     pub tag: Option<u16>,
     /// Next hops of what has no other route.
     pub via: Vec<String>,
+    /// How it advertises itself to IPv6 hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ra: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

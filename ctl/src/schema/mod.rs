@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 pub use bridge::{BRIDGE, BridgeSettings};
 pub use port::{PORT, PortSettings, Vlans};
 pub use types::{
-    DatapathId, DatapathType, FailMode, Mac, PortType, PriorityTags, QinqEthtype, VlanMode, XdpMode,
+    DatapathId, DatapathType, FailMode, Mac, PortType, PriorityTags, QinqEthtype, RouterAdvert,
+    VlanMode, XdpMode,
 };
 pub use value::{Atom, Value};
 

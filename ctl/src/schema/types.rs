@@ -32,6 +32,18 @@ macro_rules! text_enum {
 }
 
 text_enum!(
+    /// How a router's port advertises itself to IPv6 hosts, and whence they get addresses.
+    RouterAdvert {
+        /// Hosts make their own (RFC 4862).
+        Slaac = "slaac",
+        /// The same, and DHCPv6 has the rest of what they want to know.
+        Stateless = "dhcpv6-stateless",
+        /// DHCPv6 gives them.
+        Stateful = "dhcpv6-stateful",
+    }
+);
+
+text_enum!(
     /// What a bridge starts with: `standalone` one flow `priority=0 actions=NORMAL`, `secure` nothing.
     FailMode { Standalone = "standalone", Secure = "secure" }
 );
@@ -129,6 +141,13 @@ pub struct Mac([u8; 6]);
 impl Mac {
     pub const fn bytes(self) -> [u8; 6] {
         self.0
+    }
+
+    /// The address that a host makes itself from its Ethernet address (RFC 4291, appendix A).
+    pub fn link_local(self) -> std::net::Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let low = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        (0xfe80_u128 << 112 | u128::from(low)).into()
     }
 
     /// A locally administered address that ends in these bytes.

@@ -201,6 +201,28 @@ fn mpls(key: &FlowKey, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The IP packet of a TCP segment without payload or options, of a key's addresses, ports and flags.
+pub fn tcp_packet(key: &FlowKey, seq: u32, ack: u32) -> Vec<u8> {
+    let v6 = key.get64(Field::EthType) as u16 == eth_type::IPV6;
+    let mut packet = if v6 { ipv6(key, &[]) } else { ipv4(key, &[]) };
+    let at = if v6 { 40 } else { 20 };
+    let window = 0u16;
+    packet[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
+    packet[at + 8..at + 12].copy_from_slice(&ack.to_be_bytes());
+    packet[at + 14..at + 16].copy_from_slice(&window.to_be_bytes());
+    packet[at + 16..at + 18].fill(0);
+    let pseudo = match v6 {
+        true => Sum::pseudo_v6(key.get(Field::Ipv6Src), key.get(Field::Ipv6Dst), ip_proto::TCP, 20),
+        false => {
+            let (src, dst) = (key.get64(Field::NwSrc) as u32, key.get64(Field::NwDst) as u32);
+            Sum::pseudo_v4(src, dst, ip_proto::TCP, 20)
+        }
+    };
+    let sum = pseudo.bytes(&packet[at..]).checksum().to_be_bytes();
+    packet[at + 16..at + 18].copy_from_slice(&sum);
+    packet
+}
+
 /// An ARP packet in a frame of [`MIN_FRAME`] bytes. Addresses are numbers as in the key.
 pub fn arp_frame(op: u8, eth_dst: u64, sha: u64, spa: u32, tha: u64, tpa: u32) -> Vec<u8> {
     let mut k = FlowKey::default();

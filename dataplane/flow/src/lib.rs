@@ -3,6 +3,7 @@ pub mod build;
 pub mod checksum;
 pub mod cpu;
 pub mod crc32c;
+pub mod cut;
 pub mod drops;
 pub mod edit;
 pub mod extract;

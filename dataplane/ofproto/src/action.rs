@@ -161,6 +161,9 @@ pub enum Action {
     Refuse(Drop),
     /// Only in compiled configuration: the packet's sender is told why it was not delivered.
     IcmpError(Box<IcmpError>),
+    /// Only in compiled configuration: a larger IPv4 packet that may be cut goes on in fragments of at
+    /// most so many bytes, counted from the IP header.
+    Fragment(u16),
 }
 
 /// An ICMP error about a packet, in its place.
@@ -185,10 +188,10 @@ pub enum IcmpSays {
     NoRoute,
     /// The next hop does not answer.
     NoHost,
-    /// Nobody listens there.
+    /// Nobody listens there; a TCP segment is answered by a reset.
     NoPort,
-    /// It is larger than this, counted from the IP header, and must not be cut; a packet that fits
-    /// goes on with the next action.
+    /// It is larger than this, counted from the IP header, and must not be cut; a packet that fits or
+    /// may be cut goes on with the next action.
     TooBig(u16),
 }
 

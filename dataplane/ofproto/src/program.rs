@@ -59,9 +59,12 @@ pub enum DpAction {
     Controller(std::sync::Arc<ToController>),
     /// Put an ICMP error in the packet's place, which goes on with the following steps.
     IcmpError(Box<IcmpStep>),
-    /// If the packet, from its IP header on, has more bytes than this: do these steps, and no
-    /// others.
-    IfLarger(u16, Box<[DpAction]>),
+    /// If the packet, from its IP header on, has more bytes than this and must not be cut: do these
+    /// steps, and no others.
+    IfTooBig(u16, Box<[DpAction]>),
+    /// If the packet, IPv4, has more bytes than this from its IP header on: do the following steps
+    /// with each of its fragments.
+    Fragment(u16),
     /// The packet ends here, for this reason. Only as the last step.
     Drop(Drop),
 }

@@ -5,7 +5,8 @@
 //! address that the packet was for, as nothing in between has one, and goes back the way the
 //! packet came: addresses swapped, tags kept.
 //!
-//! The other errors that a router sends about packets ([`answer`]) are made here too.
+//! The other errors that a router sends about packets ([`answer`]) are made here too, and the resets that
+//! it answers TCP segments with ([`reset`]).
 //!
 //! Answers are rate-limited by the caller ([`RateLimit`]), quote what arrived and no more than
 //! the standards' limits, and never answer a multicast packet, an error, or a later fragment.
@@ -98,9 +99,86 @@ pub fn answer(
     error: &IcmpError,
     from: IpAddr,
 ) -> Result<Vec<u8>, NoAnswer> {
+    let ip = answerable(data, off, key)?;
+    if is_icmp_error(key) {
+        return Err(NoAnswer::Error);
+    }
+    let quoted = &ip[..ip.len().min(usize::from(off.end - off.l3))];
+    const TTL: u8 = 64;
+    let packet = match (from, key.get64(Field::EthType) == 0x86dd) {
+        (IpAddr::V6(from), true) => {
+            error.packet_v6(from.into(), key.get(Field::Ipv6Src), TTL, quoted)
+        }
+        (IpAddr::V4(from), false) => {
+            error.packet_v4(from.into(), key.get64(Field::NwSrc) as u32, TTL, quoted)
+        }
+        _ => return Err(NoAnswer::NotIp),
+    };
+    Ok(back(data, off, packet))
+}
+
+/// The frame that answers a TCP segment nobody takes by a reset (RFC 9293 section 3.10.7.1), from the
+/// address and port that it was for. `data` is the frame's first buffer, `off` and `key` what extraction
+/// said of it.
+///
+/// # Errors
+/// Why it is not to be answered; another protocol, or a segment that is a reset itself, is an
+/// [`NoAnswer::Error`].
+pub fn reset(data: &[u8], off: &Offsets, key: &FlowKey) -> Result<Vec<u8>, NoAnswer> {
+    const FIN: u64 = 1;
+    const SYN: u64 = 2;
+    const RST: u64 = 4;
+    const ACK: u64 = 16;
+    answerable(data, off, key)?;
+    let flags = key.get64(Field::TcpFlags);
+    let segment = data.get(usize::from(off.l4)..).unwrap_or_default();
+    if off.proto != ip_proto::TCP || flags & RST != 0 || segment.len() < 20 {
+        return Err(NoAnswer::Error);
+    }
+    let word = |at: usize| {
+        u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]])
+    };
+    let data_offset = u32::from(segment[12] >> 4) * 4;
+    let payload = u32::from(off.end.saturating_sub(off.l4)).saturating_sub(data_offset);
+    let length = payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+    let (seq, ack, answer) = match flags & ACK != 0 {
+        true => (word(8), 0, RST),
+        false => (0, word(4).wrapping_add(length), RST | ACK),
+    };
+    let mut k = FlowKey::default();
+    let pairs = [
+        (Field::NwSrc, Field::NwDst),
+        (Field::Ipv6Src, Field::Ipv6Dst),
+        (Field::TpSrc, Field::TpDst),
+    ];
+    for (src, dst) in pairs {
+        k.set(src, key.get(dst));
+        k.set(dst, key.get(src));
+    }
+    k.set(Field::EthType, key.get(Field::EthType));
+    k.set(Field::NwProto, ip_proto::TCP.into());
+    k.set(Field::NwTtl, 64);
+    k.set(Field::TcpFlags, answer.into());
+    Ok(back(data, off, flow::build::tcp_packet(&k, seq, ack)))
+}
+
+/// A packet in a frame that goes back: addresses of the Ethernet header swapped, tags kept.
+fn back(data: &[u8], off: &Offsets, packet: Vec<u8>) -> Vec<u8> {
+    let l3 = usize::from(off.l3);
+    let mut frame = Vec::with_capacity(l3 + packet.len());
+    frame.extend_from_slice(&data[6..12]);
+    frame.extend_from_slice(&data[..6]);
+    frame.extend_from_slice(&data[12..l3]);
+    frame.extend(packet);
+    frame.resize(frame.len().max(flow::build::MIN_FRAME), 0);
+    frame
+}
+
+/// What of a frame's first buffer is from the IP header on, if its sender may be answered at all.
+fn answerable<'a>(data: &'a [u8], off: &Offsets, key: &FlowKey) -> Result<&'a [u8], NoAnswer> {
     let l3 = usize::from(off.l3);
     let v6 = key.get64(Field::EthType) == 0x86dd;
-    let ip = data.get(l3..).filter(|_| off.end != 0).ok_or(NoAnswer::NotIp)?;
+    let ip = data.get(l3..).filter(|_| off.end > off.l3).ok_or(NoAnswer::NotIp)?;
     // The type stands before the IP header, behind any tags; SNAP has a length somewhere.
     let tags = key.get(Field::VlanTci).min(1) + key.get(Field::Vlan1Tci).min(1);
     if l3 != 14 + 4 * tags as usize {
@@ -112,27 +190,7 @@ pub fn answer(
     if key.get64(Field::NwFrag) as u8 & FRAG_LATER != 0 {
         return Err(NoAnswer::LaterFragment);
     }
-    if is_icmp_error(key) {
-        return Err(NoAnswer::Error);
-    }
-    let quoted = &ip[..ip.len().min(usize::from(off.end) - l3)];
-    const TTL: u8 = 64;
-    let packet = match (from, v6) {
-        (IpAddr::V6(from), true) => {
-            error.packet_v6(from.into(), key.get(Field::Ipv6Src), TTL, quoted)
-        }
-        (IpAddr::V4(from), false) => {
-            error.packet_v4(from.into(), key.get64(Field::NwSrc) as u32, TTL, quoted)
-        }
-        _ => return Err(NoAnswer::NotIp),
-    };
-    let mut frame = Vec::with_capacity(l3 + packet.len());
-    frame.extend_from_slice(&data[6..12]);
-    frame.extend_from_slice(&data[..6]);
-    frame.extend_from_slice(&data[12..l3]);
-    frame.extend(packet);
-    frame.resize(frame.len().max(flow::build::MIN_FRAME), 0);
-    Ok(frame)
+    Ok(ip)
 }
 
 /// Whether both ends, on both layers, are single hosts.

@@ -123,3 +123,57 @@ fn any_content_is_survived() {
         }
     }
 }
+
+/// A TCP segment that is sound as far as an answer looks at it.
+fn segment(flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let mut s = vec![0x30, 0x39, 0, 80];
+    s.extend(seq.to_be_bytes());
+    s.extend(ack.to_be_bytes());
+    s.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    s.extend(data);
+    s
+}
+
+#[test]
+fn resets_are_as_the_rfc_says() {
+    // Flags, data, and what the answer's sequence number, acknowledgement and flags are.
+    for (flags, data, seq, ack, answer) in [
+        (0x02, 0, 0, 1001, 0x14),
+        (0x10, 0, 5000, 0, 0x04),
+        (0x12, 0, 5000, 0, 0x04),
+        (0x18, 6, 5000, 0, 0x04),
+        (0x01, 6, 0, 1007, 0x14),
+    ] {
+        let s = segment(flags, 1000, 5000, &vec![1; data]);
+        for frame in [eth(0x800, &ip4_with(6, 0, &[], &s)), eth(0x86dd, &ip6(6, &s))] {
+            let (key, off) = read(&frame);
+            let a = tunnel::pmtu::reset(&frame, &off, &key).expect("an answer");
+            assert_eq!((&a[..6], &a[6..12]), (&frame[6..12], &frame[..6]));
+            let sliced = SlicedPacket::from_ethernet(&a).unwrap();
+            let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else { panic!("no TCP") };
+            assert_eq!((tcp.source_port(), tcp.destination_port()), (80, 12345));
+            assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (seq, ack));
+            assert_eq!(tcp.slice()[13], answer, "flags {flags:#x}");
+            let header = tcp.to_header();
+            let sum = match &sliced.net {
+                Some(NetSlice::Ipv4(ip)) => {
+                    let ip = ip.header();
+                    assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+                    header.calc_checksum_ipv4_raw(ip.source(), ip.destination(), &[])
+                }
+                Some(NetSlice::Ipv6(ip)) => {
+                    let ip = ip.header();
+                    header.calc_checksum_ipv6_raw(ip.source(), ip.destination(), &[])
+                }
+                _ => panic!("no IP"),
+            };
+            assert_eq!(Ok(tcp.checksum()), sum);
+        }
+    }
+    // A reset is not answered, nor is anything that is not TCP.
+    for (proto, flags) in [(6, 0x04), (6, 0x14), (17, 0x02)] {
+        let frame = eth(0x800, &ip4_with(proto, 0, &[], &segment(flags, 1, 1, &[])));
+        let (key, off) = read(&frame);
+        assert_eq!(tunnel::pmtu::reset(&frame, &off, &key), Err(NoAnswer::Error));
+    }
+}

@@ -20,6 +20,8 @@ pub mod nat;
 pub mod nat_kernel;
 pub mod ping;
 pub mod pktgen;
+pub mod router_errors;
+pub mod router_presence;
 pub mod routers;
 pub mod security;
 pub mod socket;
@@ -66,6 +68,8 @@ pub fn all() -> Vec<Case> {
         nat_kernel::CASES,
         deployment::CASES,
         routers::CASES,
+        router_errors::CASES,
+        router_presence::CASES,
         security::CASES,
         cloud::CASES,
         socket::CASES,

@@ -31,15 +31,15 @@ fn behind(lab: &Lab, name: &str, cidr: &str, via: &str) -> Result<Host> {
 
 /// Networks 192.168.1.0/24 (machines a, b) and 192.168.2.0/24 (machine c) on br-int with tags 1 and 2,
 /// 203.0.113.0/24 (machine out) on br-ex.
-struct Net {
-    daemon: Daemon,
-    a: Host,
-    b: Host,
-    c: Host,
-    out: Host,
+pub(super) struct Net {
+    pub daemon: Daemon,
+    pub a: Host,
+    pub b: Host,
+    pub c: Host,
+    pub out: Host,
 }
 
-fn net(lab: &Lab) -> Result<Net> {
+pub(super) fn net(lab: &Lab) -> Result<Net> {
     let a = behind(lab, "a", "192.168.1.11/24", "192.168.1.1")?;
     let b = behind(lab, "b", "192.168.1.12/24", "192.168.1.1")?;
     let c = behind(lab, "c", "192.168.2.13/24", "192.168.2.1")?;
@@ -58,7 +58,7 @@ fn net(lab: &Lab) -> Result<Net> {
 }
 
 /// The line of a ping that says where its answer came from and with which TTL.
-fn answer(host: &Host, args: &[&str]) -> Result<String> {
+pub(super) fn answer(host: &Host, args: &[&str]) -> Result<String> {
     let out = host.node.output(&[&["ping", "-n", "-c", "1", "-W", "2"][..], args].concat())?;
     Ok(out.stdout)
 }
@@ -129,7 +129,7 @@ fn ipv6(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn router_mac(daemon: &Daemon, port: &str) -> Result<Mac> {
+pub(super) fn router_mac(daemon: &Daemon, port: &str) -> Result<Mac> {
     let shown = daemon.json("show-router r")?;
     let ports = shown["ports"].as_array().context("no ports")?;
     let mac = ports.iter().find(|p| p["name"] == port).and_then(|p| p["mac"].as_str());

@@ -42,7 +42,8 @@ pub(super) enum RouterVerb {
     /// Add a port to a router, on a bridge
     #[command(after_help = "Examples:
   vswitchctl add-router-port r1 br-int r1-net1 ip=192.168.1.1/24 tag=1
-  vswitchctl add-router-port r1 br-int r1-net2 ip=192.168.2.1/24,fd00::1/64 mac=02:00:00:00:00:01 mtu=1450")]
+  vswitchctl add-router-port r1 br-int r1-net2 ip=192.168.2.1/24 mac=02:00:00:00:00:01 mtu=1450
+  vswitchctl add-router-port r1 br-int r1-net3 ip=192.168.3.1/24,fd00:3::1/64 ra=slaac")]
     AddRouterPort {
         /// A router
         #[arg(value_name = "R")]
@@ -53,7 +54,8 @@ pub(super) enum RouterVerb {
         /// The port
         #[arg(value_name = "NAME")]
         port: String,
-        /// ip=ADDRESS/LENGTH[,...], and perhaps tag=N, mac=MAC, mtu=N
+        /// ip=ADDRESS/LENGTH[,...], and perhaps tag=N, mac=MAC, mtu=N, and ra=slaac, dhcpv6-stateless or
+        /// dhcpv6-stateful to advertise the router to IPv6 hosts
         #[arg(value_name = "KEY=VALUE", required = true)]
         settings: Vec<String>,
     },

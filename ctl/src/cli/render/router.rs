@@ -10,7 +10,7 @@ use crate::report::router::RouterReport;
 pub(super) fn router(r: &RouterReport) -> String {
     let mut out = format!("Router {}  zones {}, {}\n", r.name, r.zone, r.hairpin_zone);
     let mut ports =
-        Table::new(&["PORT", "BRIDGE", ">TAG", "ADDRESS", "MAC", ">MTU", "VIA"]).indent(2);
+        Table::new(&["PORT", "BRIDGE", ">TAG", "ADDRESS", "MAC", ">MTU", "VIA", "RA"]).indent(2);
     for p in &r.ports {
         ports.row(vec![
             p.name.as_str().into(),
@@ -20,6 +20,7 @@ pub(super) fn router(r: &RouterReport) -> String {
             p.mac.as_str().into(),
             p.mtu.into(),
             p.via.join(",").into(),
+            p.ra.as_deref().unwrap_or("").into(),
         ]);
     }
     out.push_str(&ports.render());

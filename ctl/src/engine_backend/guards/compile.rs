@@ -98,7 +98,7 @@ fn claims(flows: &mut Flows, group: &SecurityGroup) {
 fn addresses(group: &SecurityGroup) -> Vec<Cidr> {
     let mut ips = group.ip.clone();
     if ips.iter().any(|c| c.address.is_ipv6()) {
-        ips.push(link_local(group.mac.bytes()));
+        ips.push(Cidr { address: group.mac.link_local().into(), len: 128 });
     }
     ips
 }
@@ -121,13 +121,6 @@ pub(super) fn lets(group: &SecurityGroup, began: &Tuple) -> bool {
             && r.ports.is_none_or(|(first, last)| (first..=last).contains(&began.dport()))
             && r.remote.is_none_or(|c| c.holds(remote))
     })
-}
-
-/// The address that a host makes itself from its Ethernet address (RFC 4291, appendix A).
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Cidr {
-    let low = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
-    let address = std::net::Ipv6Addr::from(0xfe80_u128 << 112 | u128::from(low));
-    Cidr { address: address.into(), len: 128 }
 }
 
 /// The matches that a rule comes to.

@@ -101,6 +101,10 @@ fn admit(flows: &mut Flows, router: &Router, port: &RouterPort) {
     }
     let advertises = format!("in_port={n},icmp6,icmp_type=136,dl_dst={mac}");
     flows.add(IN, 200, &advertises, "controller(max_len=256)");
+    if port.ra.is_some() {
+        let asks = format!("in_port={n},icmp6,icmp_type=133,icmp_code=0,nw_ttl=255");
+        flows.add(IN, 200, &asks, "controller(max_len=256)");
+    }
     for ip in [V4.ip, V6.ip] {
         flows.add(IN, 100, &format!("in_port={n},dl_dst={mac},{ip}"), &go(SOURCE));
     }
@@ -291,10 +295,15 @@ mod tests {
         }
         assert!(flows.len() > 100);
         let target = |a: &str| Target { link: 1, address: a.parse().expect("an address") };
-        let port = &router().ports["a"];
+        let router = router();
+        let port = &router.ports["a"];
         for hop in [Hop::Known(0x0200_0000_0001), Hop::Asked, Hop::Silent] {
             for address in ["192.168.1.7", "fd00:1::7"] {
-                assert!(!next_hop::flows(port, &target(address), hop).expect("flows").is_empty());
+                assert!(
+                    !next_hop::flows(&router, port, &target(address), hop)
+                        .expect("flows")
+                        .is_empty()
+                );
             }
         }
     }

@@ -51,6 +51,15 @@ impl Flows {
         }
     }
 
+    /// Put an action that text has no words for at a place in the last flow.
+    pub(super) fn insert(&mut self, at: usize, action: Action) {
+        if let Some(flow) = self.mods.last_mut() {
+            let mut all = flow.actions.to_vec();
+            all.insert(at.min(all.len()), action);
+            flow.actions = all.into();
+        }
+    }
+
     /// A flow that does one thing that text has no words for, then what `actions` say.
     pub(super) fn first(
         &mut self,
@@ -61,9 +70,7 @@ impl Flows {
         then: &str,
     ) {
         self.add(table, priority, matches, if then.is_empty() { "drop" } else { then });
-        if let Some(flow) = self.mods.last_mut() {
-            flow.actions = std::iter::once(action).chain(flow.actions.iter().cloned()).collect();
-        }
+        self.insert(0, action);
     }
 
     pub(in crate::engine_backend) fn refuse(

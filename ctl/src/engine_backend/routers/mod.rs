@@ -4,6 +4,7 @@
 //! addresses of next hops and keeps the packets that wait for them, answers neighbour solicitations, and
 //! announces addresses that are new.
 
+mod adverts;
 mod announce;
 mod compile;
 mod ended;
@@ -28,6 +29,7 @@ use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::vlan::VlanConfig;
 use tunnel::neigh::{Limits, NeighTable, Own, Target};
 
+use self::adverts::Adverts;
 use self::announce::ANNOUNCEMENTS;
 use self::next_hop::Hop;
 use self::plan::answers;
@@ -55,6 +57,7 @@ pub(super) struct Running {
     flows: HashMap<Target, (Hop, Vec<FlowMod>)>,
     /// Addresses to announce by which port, and how often still.
     announce: Vec<(u16, IpAddr, u8)>,
+    adverts: Adverts,
 }
 
 /// All routers.
@@ -98,6 +101,22 @@ impl Running {
     }
 }
 
+/// All flows of a router, with those of next hops that are known by their Ethernet addresses: what runs when
+/// nothing is left to find out.
+///
+/// # Errors
+/// Internal ones only: the configuration was checked before.
+pub fn router_flows(router: &Router, known: &[(IpAddr, u64)]) -> Result<Vec<FlowMod>, CtlError> {
+    let mut all = compile::compile(router)?;
+    for (address, mac) in known {
+        if let Some((_, port)) = router.port_of(*address) {
+            let target = Target { link: port.number.into(), address: *address };
+            all.extend(next_hop::flows(router, port, &target, Hop::Known(*mac))?);
+        }
+    }
+    Ok(all)
+}
+
 impl EngineBackend {
     /// What the routers of a configuration come to.
     pub(super) fn compile_routers(config: &Config) -> Result<Compiled, CtlError> {
@@ -139,6 +158,7 @@ impl EngineBackend {
                     neighbours: NeighTable::new(limits()),
                     flows: HashMap::new(),
                     announce: Vec::new(),
+                    adverts: Adverts::default(),
                 }
             }
         };
@@ -196,7 +216,7 @@ impl EngineBackend {
         for (target, (hop, made)) in flows.iter_mut() {
             let port = router.ports.values().find(|p| u32::from(p.number) == target.link);
             if let Some(port) = port {
-                *made = next_hop::flows(port, target, *hop)?;
+                *made = next_hop::flows(router, port, target, *hop)?;
             }
             mods.extend(made.iter().cloned());
         }
@@ -216,6 +236,7 @@ impl EngineBackend {
                 }
             }
         }
+        running.adverts.follow(old, &running.router, Duration::from_millis(now));
         self.routers.ending.extend(ended::filters(old, Some(&running.router)));
         Ok(())
     }
@@ -238,8 +259,10 @@ impl EngineBackend {
                 None
             });
             self.forget_silent(name);
+            self.advertise(name);
         }
-        let dues = self.routers.all.values().filter_map(|r| r.neighbours.due());
+        let all = self.routers.all.values();
+        let dues = all.flat_map(|r| [r.neighbours.due(), r.adverts.due()]).flatten();
         let due = dues.min()?.saturating_sub(Duration::from_millis(self.now()));
         Some(due.max(Duration::from_millis(10)))
     }

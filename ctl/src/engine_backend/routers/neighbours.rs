@@ -23,6 +23,7 @@ use crate::engine_backend::EngineBackend;
 
 /// Milliseconds within which a next hop was in use that is: counters come once a second.
 const LATELY: u64 = 3000;
+const ROUTER_SOLICITATION: u64 = 133;
 
 /// What a router does about a packet for control.
 pub(super) enum Say {
@@ -54,9 +55,13 @@ impl EngineBackend {
                 let port = running.port(to.in_port)?;
                 let mine = answers(&running.router, port);
                 let mac = |a: IpAddr| mine.contains(&a).then(|| number(port.mac));
+                if key.get64(Field::TpSrc) == ROUTER_SOLICITATION && is_icmpv6(&key) {
+                    running.adverts.asked(port.number, now);
+                    return None;
+                }
                 // ARP is answered by flows.
                 let is_nd = key.get64(Field::EthType) == 0x86dd;
-                let answer = neigh::answer(bytes, &off, &key, mac).filter(|_| is_nd)?;
+                let answer = neigh::answer(bytes, &off, &key, true, mac).filter(|_| is_nd)?;
                 return Some(Say::Frame(link, answer));
             }
             let (link, v6) = hop_of(&to.metadata, &key);
@@ -130,7 +135,9 @@ impl EngineBackend {
     fn set_hop(&mut self, running: &mut Running, target: Target, hop: Option<Hop>) {
         let now = self.now();
         let made = match (running.port(target.link), hop) {
-            (Some(port), Some(hop)) => next_hop::flows(port, &target, hop).map(|m| (hop, m)),
+            (Some(port), Some(hop)) => {
+                next_hop::flows(&running.router, port, &target, hop).map(|m| (hop, m))
+            }
             _ => Ok((Hop::Asked, Vec::new())),
         };
         let (hop, made) = match made {
@@ -237,4 +244,8 @@ fn hop_of(metadata: &Match, packet: &FlowKey) -> (u32, IpAddr) {
         _ => IpAddr::V4((Mf::Reg2.get(&regs) as u32).into()),
     };
     (link, address)
+}
+
+fn is_icmpv6(key: &FlowKey) -> bool {
+    key.get64(Field::EthType) == 0x86dd && key.get64(Field::NwProto) == 58
 }

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use flow::Drop;
-use ofproto::action::IcmpSays;
+use ofproto::action::{Action, IcmpSays};
 use ofproto::flowmod::FlowMod;
 use tunnel::neigh::Target;
 
 use super::compile::{ARP, IN, NEIGHBOUR};
 use super::flows::{Flows, go};
 use super::plan::address;
-use crate::config::RouterPort;
+use crate::config::{Router, RouterPort};
 use crate::error::CtlError;
 
 /// What is known of a next hop.
@@ -29,6 +29,7 @@ pub enum Hop {
 /// # Errors
 /// Internal ones only.
 pub(super) fn flows(
+    router: &Router,
     port: &RouterPort,
     target: &Target,
     hop: Hop,
@@ -47,6 +48,10 @@ pub(super) fn flows(
                 b[2], b[3], b[4], b[5], b[6], b[7]
             );
             flows.add(NEIGHBOUR, 100, &to, &format!("set_field:{mac}->eth_dst,output:{n}"));
+            // What came by a port that takes more may be too large for this one.
+            if target.address.is_ipv4() && router.ports.values().any(|p| p.mtu > port.mtu) {
+                flows.insert(1, Action::Fragment(port.mtu));
+            }
             if target.address.is_ipv4() {
                 let says = format!("in_port={n},arp,arp_spa={}", target.address);
                 flows.add(IN, 200, &format!("{says},arp_op=1,arp_sha={mac}"), &go(ARP));

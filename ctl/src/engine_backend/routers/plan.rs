@@ -70,9 +70,11 @@ pub(super) fn address(port: &RouterPort, v4: bool) -> Option<IpAddr> {
     port.ip.iter().map(|c| c.address).find(|a| a.is_ipv4() == v4)
 }
 
-/// The addresses that a port answers for: its own, and on the gateway's those that are translated.
+/// The addresses that a port answers for: its own, where routers are advertised its link-local one, and on
+/// the gateway's those that are translated.
 pub fn answers(router: &Router, port: &RouterPort) -> Vec<IpAddr> {
     let mut all: Vec<IpAddr> = port.ip.iter().map(|c| c.address).collect();
+    all.extend(port.ra.map(|_| IpAddr::from(port.mac.link_local())));
     if !port.via.is_empty() {
         let plan = Plan::new(router);
         all.extend(plan.outside.iter().filter(|a| !plan.own.contains(a)));

@@ -29,6 +29,7 @@ impl EngineBackend {
             mtu: p.mtu,
             tag: config.find_port(name).and_then(|(_, p)| p.settings.tag),
             via: text(&p.via),
+            ra: p.ra.map(|ra| ra.to_string()),
         };
         let mut report = RouterReport {
             name: name.to_owned(),

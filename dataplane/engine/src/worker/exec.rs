@@ -18,6 +18,7 @@ use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
+use super::cutting;
 use super::fragments::{self, Waiting};
 use super::order::Order;
 use super::tracked::{CT_WORDS, Later, Tracked};
@@ -542,12 +543,16 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::IcmpError(e) => self.icmp_error(e, &mut packet, at),
-                DpAction::IfLarger(mtu, steps) => {
-                    if at.off.end.saturating_sub(at.off.l3) > *mtu {
+                DpAction::IfTooBig(mtu, steps) => {
+                    if cutting::is_larger(at, *mtu) && !cutting::may_be_cut(&packet, at) {
                         return self.run_nested(steps, packet, at, depth + 1);
                     }
                     Ok(())
                 }
+                DpAction::Fragment(mtu) if cutting::is_larger(at, *mtu) => {
+                    return self.send_in_pieces(*mtu, &program[i + 1..], packet, at, depth);
+                }
+                DpAction::Fragment(_) => Ok(()),
                 DpAction::Drop(why) => Err(*why),
             };
             if let Err(why) = done {

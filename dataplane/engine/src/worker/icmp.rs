@@ -1,9 +1,10 @@
-//! ICMP errors: a packet that is not delivered makes room for the news of it.
+//! ICMP errors, and TCP's resets: a packet that is not delivered makes room for the news of it.
 
 use std::time::Duration;
 
 use afxdp::Packet;
 use flow::build::IcmpError;
+use flow::extract::ip_proto;
 use flow::{Drop, FlowKey, extract};
 use ofproto::action::IcmpSays;
 use ofproto::program::IcmpStep;
@@ -24,7 +25,12 @@ impl Transmit {
         let mut key = FlowKey::ZERO;
         let off = extract(packet.data(), packet.len(), &mut key);
         let v6 = step.from.is_ipv6();
+        let is_tcp = off.proto == ip_proto::TCP;
         let error = match step.says {
+            IcmpSays::NoPort if is_tcp => {
+                let frame = pmtu::reset(packet.data(), &off, &key).map_err(|_| step.why)?;
+                return self.answer_with(frame, step, packet, at);
+            }
             IcmpSays::TimeExceeded => IcmpError::time_exceeded(v6),
             IcmpSays::TooBig(_) if !pmtu::may_tell(packet.data(), &off, v6) => {
                 return Err(step.why);
@@ -36,9 +42,18 @@ impl Transmit {
             IcmpSays::NoPort if v6 => IcmpError { ty: 1, code: 4, rest: 0 },
             IcmpSays::NoPort => IcmpError { ty: 3, code: 3, rest: 0 },
         };
-        let Ok(frame) = pmtu::answer(packet.data(), &off, &key, &error, step.from) else {
-            return Err(step.why);
-        };
+        let frame = pmtu::answer(packet.data(), &off, &key, &error, step.from);
+        self.answer_with(frame.map_err(|_| step.why)?, step, packet, at)
+    }
+
+    /// Put a frame in the place of the packet that it is about.
+    fn answer_with(
+        &mut self,
+        frame: Vec<u8>,
+        step: &IcmpStep,
+        packet: &mut Packet,
+        at: &mut Where<'_>,
+    ) -> Result<(), Drop> {
         if !self.answers.allow(Duration::from_millis(self.now)) {
             self.worker().count_drop(Drop::RateLimit, 1);
             return Err(step.why);
@@ -46,7 +61,7 @@ impl Transmit {
         let Some(answer) = self.pool.packet_from(&frame) else { return Err(Drop::NoFrame) };
         let about = std::mem::replace(packet, answer);
         self.drop_packet(about, step.why, at);
-        at.off = extract(packet.data(), packet.len(), &mut key);
+        at.off = extract(packet.data(), packet.len(), &mut FlowKey::ZERO.clone());
         at.tracked = Tracked::Since(None);
         Ok(())
     }

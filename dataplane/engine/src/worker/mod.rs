@@ -8,6 +8,7 @@
 //! Everything here belongs to the worker's thread; what others see is in [`Shared`].
 
 pub mod command;
+mod cutting;
 mod exec;
 mod fragments;
 mod icmp;

@@ -203,7 +203,7 @@ pub(super) fn number_states(program: &mut Vec<DpAction>, all: &Recirculations) {
             DpAction::Recirculate(waiting)
             | DpAction::Reassemble(waiting)
             | DpAction::AwaitNeighbour(_, waiting) => waiting,
-            DpAction::Clone(steps) | DpAction::IfLarger(_, steps) => {
+            DpAction::Clone(steps) | DpAction::IfTooBig(_, steps) => {
                 let mut nested = std::mem::take(steps).into_vec();
                 number_states(&mut nested, all);
                 *steps = nested.into();

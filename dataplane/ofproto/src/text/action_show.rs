@@ -111,6 +111,7 @@ pub fn show_action(out: &mut String, action: &Action, ports: &dyn PortNames) {
         Action::GotoTable(t) => write!(out, "goto_table:{t}"),
         Action::Refuse(why) => write!(out, "drop({})", why.name()),
         Action::IcmpError(e) => return show_icmp_error(out, e),
+        Action::Fragment(mtu) => write!(out, "fragment({mtu})"),
     };
 }
 

@@ -84,11 +84,12 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
         DpAction::Hear(_) => write!(out, "neigh_hear"),
         DpAction::Recirculate(r) => write!(out, "recirc({:#x})", r.id),
         DpAction::IcmpError(e) => write!(out, "icmp_error({:?},src={})", e.says, e.from),
-        DpAction::IfLarger(mtu, steps) => {
+        DpAction::IfTooBig(mtu, steps) => {
             let _ = write!(out, "check_pkt_len(size={mtu},gt(");
             show_program(out, steps, on);
             write!(out, "))")
         }
+        DpAction::Fragment(mtu) => write!(out, "fragment({mtu})"),
         DpAction::Drop(why) => write!(out, "drop({})", why.name()),
     };
 }

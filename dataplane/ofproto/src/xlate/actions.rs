@@ -155,6 +155,10 @@ impl<'a> Ctx<'a> {
                 return false;
             }
             Action::IcmpError(error) => return self.icmp_error(error),
+            Action::Fragment(mtu) => {
+                self.commit();
+                self.out.program.push(DpAction::Fragment(*mtu));
+            }
         }
         true
     }

@@ -22,7 +22,7 @@ impl Ctx<'_> {
         self.out.program.push(DpAction::IcmpError(Box::new(step)));
         self.freeze(error.table);
         let steps = std::mem::replace(&mut self.out.program, program);
-        self.out.program.push(DpAction::IfLarger(mtu, steps.into()));
+        self.out.program.push(DpAction::IfTooBig(mtu, steps.into()));
         self.used = used;
         true
     }

@@ -141,11 +141,13 @@ pub fn request(target: IpAddr, own: &Own, to: Option<u64>) -> Option<Vec<u8>> {
 
 /// The frame that answers a request for one of the switch's own addresses, tags as on the
 /// request; `None` if it is no request, or for none of them. `mac_of` gives the Ethernet address
-/// of an own IP address.
+/// of an own IP address; `router` is whether neighbours are told that they may route by it, without which
+/// an IPv6 host gives its default route up (RFC 4861 section 7.2.5).
 pub fn answer(
     data: &[u8],
     off: &Offsets,
     key: &FlowKey,
+    router: bool,
     mac_of: impl Fn(IpAddr) -> Option<u64>,
 ) -> Option<Vec<u8>> {
     if key.get64(Field::EthType) == u64::from(eth_type::ARP) {
@@ -163,7 +165,7 @@ pub fn answer(
         _ => (asker, if sll != 0 { sll } else { key.get64(Field::EthSrc) }),
     };
     let (src, target) = (key.get(Field::NdTarget), key.get(Field::NdTarget));
-    let frame = Neighbour { eth_dst, eth_src: mac, src, dst, target }.advertise(false, asker != 0);
+    let frame = Neighbour { eth_dst, eth_src: mac, src, dst, target }.advertise(router, asker != 0);
     Some(tagged(frame, key))
 }
 

@@ -316,7 +316,7 @@ fn hear_frame(f: &[u8]) -> Option<Heard> {
 fn answer_frame(f: &[u8]) -> Option<Vec<u8>> {
     let (key, off) = read(f);
     let ours = ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-    answer(f, &off, &key, |a: IpAddr| ours.contains(&a).then_some(MAC))
+    answer(f, &off, &key, false, |a: IpAddr| ours.contains(&a).then_some(MAC))
 }
 
 #[test]

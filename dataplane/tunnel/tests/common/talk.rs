@@ -61,7 +61,8 @@ impl End {
         let mut key = FlowKey::default();
         let off = flow::extract(p.data(), p.len(), &mut key);
         let own = self.own;
-        let answer = neigh::answer(frame, &off, &key, |a| (a == own.address).then_some(own.mac));
+        let answer =
+            neigh::answer(frame, &off, &key, false, |a| (a == own.address).then_some(own.mac));
         if let Some(answer) = answer {
             self.wire.send(&answer);
         }
