@@ -178,6 +178,34 @@ fn a_strange_source_makes_it_ask_at_once_but_not_often() {
 }
 
 #[test]
+fn one_that_is_missed_is_asked_at_once_but_not_often() {
+    let (mut t, mut ev) = table();
+    t.missed(&T, ms(0), &mut ev);
+    assert_eq!((state(&t), take(&mut ev)), (None, vec![]), "a stranger");
+    t.resolve(T, ms(0), &mut ev);
+    t.heard(1, &reply(MAC), ms(1), &mut ev);
+    take(&mut ev);
+    t.missed(&T, ms(999), &mut ev);
+    assert_eq!(ev, []);
+    // At its address, and when it does not answer soon, everybody; in use all the while.
+    t.missed(&T, ms(1000), &mut ev);
+    assert_eq!(take(&mut ev), [Event::Request { target: T, to: Some(MAC) }]);
+    t.missed(&T, ms(1050), &mut ev);
+    t.tick(ms(1099), &mut ev);
+    assert_eq!(ev, []);
+    t.tick(ms(1100), &mut ev);
+    assert_eq!(take(&mut ev), [Event::Request { target: T, to: None }]);
+    assert_eq!(t.lookup(&T), Some(MAC));
+    t.heard(1, &reply(OTHER), ms(1101), &mut ev);
+    assert_eq!(take(&mut ev), [Event::Resolved { target: T, mac: OTHER, waiting: vec![] }]);
+    assert_eq!(state(&t), Some(State::Reachable));
+    t.set_static(T, MAC, ms(1200), &mut ev);
+    take(&mut ev);
+    t.missed(&T, ms(9000), &mut ev);
+    assert_eq!(ev, [], "a static one is never asked");
+}
+
+#[test]
 fn static_ones_stay() {
     let (mut t, mut ev) = table();
     t.wait(T, 1, ms(0), &mut ev);
