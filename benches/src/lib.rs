@@ -8,6 +8,7 @@
 pub mod cloud;
 pub mod measure;
 pub mod ours;
+pub mod pair;
 pub mod peers;
 pub mod pktgen;
 pub mod random;

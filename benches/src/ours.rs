@@ -51,6 +51,7 @@ pub struct Bench {
     pub bridge: BridgeId,
     shared: Arc<Shared>,
     worker: Worker,
+    started: Instant,
     input: Arc<QueueCounters>,
     output: Arc<QueueCounters>,
 }
@@ -71,7 +72,8 @@ impl Bench {
     pub fn replay(trace: Arc<Trace>, rounds: Option<u64>) -> std::io::Result<Bench> {
         let shared = Arc::new(Shared::new(Region::new(REGION)?, &[None])?);
         let options = WorkerOptions { poll: Poll::Busy };
-        let worker = Worker::new(shared.clone(), 0, options, Instant::now())?;
+        let started = Instant::now();
+        let worker = Worker::new(shared.clone(), 0, options, started)?;
         let mut switch = Switch::default();
         let settings = BridgeSettings {
             mac_table_size: 1 << 20,
@@ -92,7 +94,7 @@ impl Bench {
             let added = shared.command(0, Command::AddQueue { port: DpPort(n), queue });
             added.map_err(|_| other("the mailbox is full"))?;
         }
-        Ok(Bench { switch, bridge, shared, worker, input, output })
+        Ok(Bench { switch, bridge, shared, worker, started, input, output })
     }
 
     /// Add port 3, which replays another trace for ever.
@@ -196,6 +198,11 @@ impl Bench {
         self.shared.clone()
     }
 
+    /// Milliseconds since the worker was made: its clock.
+    pub fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Packets sent so far.
     pub fn sent(&self) -> u64 {
         self.output.read().tx_packets
@@ -212,7 +219,8 @@ impl Bench {
     }
 }
 
-pub(crate) fn other(what: &str) -> std::io::Error {
+/// An error that says this.
+pub fn other(what: &str) -> std::io::Error {
     std::io::Error::other(what.to_owned())
 }
 
@@ -273,17 +281,9 @@ pub const ROWS: &[(&str, &str)] = &[
 ];
 
 /// New connections are kept with SNAT, replies are translated back.
-const NAT: &str = "\
+pub const NAT: &str = "\
     table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
     table=0,in_port=3,ip,actions=ct(table=2,zone=1,nat)
-    table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),2
-    table=1,ip,ct_state=+trk+est,actions=2
-    table=2,ip,ct_state=+trk+est,actions=2";
-
-/// The same with both directions by port 1.
-const LIVES: &str = "\
-    table=0,in_port=1,ip,nw_src=10.0.0.0/8,actions=ct(table=1,zone=1,nat)
-    table=0,in_port=1,ip,nw_dst=203.0.113.1,actions=ct(table=2,zone=1,nat)
     table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=1,nat(src=203.0.113.1)),2
     table=1,ip,ct_state=+trk+est,actions=2
     table=2,ip,ct_state=+trk+est,actions=2";
@@ -299,11 +299,11 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
         Trace::from_pcap(&path).map(Arc::new).map_err(|e| other(&e.to_string()))
     };
     let mut b = Bench::new(read(trace.to_string())?)?;
-    if row.starts_with("ct-") {
-        b.flows(if row.starts_with("ct-new") { LIVES } else { NAT })?;
-        if row.starts_with("ct-est") {
-            b.second_input(read(format!("{trace}-reply"))?)?;
-        }
+    if row.starts_with("ct-est") || row.starts_with("ct-unanswered") {
+        b.flows(NAT)?;
+    }
+    if row.starts_with("ct-est") {
+        b.second_input(read(format!("{trace}-reply"))?)?;
     }
     if let Some(node) = Node::of_row(row) {
         cloud::set_up(&mut b, node).map_err(|e| other(&format!("{e:#}")))?;
@@ -312,7 +312,7 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
         }
     } else if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
         tunnels::set_up(&mut b, kind, way, tunnels)?;
-    } else if row.starts_with("neutron-") || row.starts_with("vlan-pop-") {
+    } else if ["neutron-", "vlan-pop-", "ct-new-"].iter().any(|r| row.starts_with(r)) {
         let rows = crate::rows::memory();
         let flows = rows.iter().find(|r| r.name == row).map(crate::rows::Row::flows);
         b.flows(&flows.unwrap_or_default().iter().map(|f| numbered(f) + "\n").collect::<String>())?;
@@ -337,8 +337,8 @@ fn answer_once(b: &mut Bench, from: BridgeId, answers: Arc<Trace>) -> std::io::R
 /// A row's flow with the numbers of its ports.
 fn numbered(flow: &str) -> String {
     let flow = flow.replace("in_port=in,", "in_port=1,");
-    match flow.strip_suffix(",out") {
-        Some(head) => format!("{head},output:2"),
+    match flow.strip_suffix("out").filter(|head| head.ends_with([',', '='])) {
+        Some(head) => format!("{head}output:2"),
         None => flow,
     }
 }

@@ -10,7 +10,7 @@
 //! | `nat-udp-N`, `nat-udp-N-reply` | both directions of N connections under SNAT to 203.0.113.1 |
 //! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
 //! | `cloud-N-reply` | answers to the flows of `udp-N` under SNAT, from the router's next hop outside |
-//! | `life-N` | whole lives of N TCP connections, both directions, four segments each way |
+//! | `life-N` | whole lives of N TCP connections, not translated, both directions, four segments each way |
 //!
 //! The order is fixed (a shuffle with seed 1), so that runs and machines are comparable.
 
@@ -59,13 +59,18 @@ const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// The frames of a mix, in the order of replay.
 pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
+    frames_shuffled(mix, 1)
+}
+
+/// The frames of a mix in another order; `seed` 1 is the order of replay.
+pub fn frames_shuffled(mix: &str, seed: u32) -> Result<Vec<Vec<u8>>> {
     let (kind, reply) = match mix.strip_suffix("-reply") {
         Some(kind) => (kind, true),
         None => (mix, false),
     };
     let (kind, flows) = kind.rsplit_once('-').with_context(|| format!("no mix {mix}"))?;
     let flows: u32 = flows.parse().with_context(|| format!("number of flows of {mix}"))?;
-    ensure!((1..=1_000_000).contains(&flows), "{mix}: 1 to 1,000,000 flows");
+    ensure!((1..=2_000_000).contains(&flows), "{mix}: 1 to 2,000,000 flows");
     if kind == "life" && !reply {
         return Ok(lives(flows));
     }
@@ -84,7 +89,7 @@ pub fn frames(mix: &str) -> Result<Vec<Vec<u8>>> {
         _ => bail!("no mix {mix}"),
     };
     let mut order: Vec<u32> = (0..flows).collect();
-    Random::new(1).shuffle(&mut order);
+    Random::new(seed).shuffle(&mut order);
     Ok((0..order.len().max(FEWEST)).map(|k| make(order[k % order.len()])).collect())
 }
 
@@ -251,7 +256,7 @@ fn lives(connections: u32) -> Vec<Vec<u8>> {
         let (src, dst) = (0x0a00_0001 + i, 0xc633_6401);
         let port = (1024 + i % 50_000) as u16;
         let ((src, dst), ports) =
-            if reply { ((dst, 0xcb00_7101), (443, port)) } else { ((src, dst), (port, 443)) };
+            if reply { ((dst, src), (443, port)) } else { ((src, dst), (port, 443)) };
         let segment = tcp(ports, (seq, ack), flags, &[0; 6][..data]);
         let mut payload = ipv4(src, dst, 6, &summed(src, dst, 6, segment, 16));
         payload.resize(46, 0);

@@ -11,7 +11,7 @@ use super::{Report, Side, line};
 use crate::measure::{Measurement, Rounds};
 use crate::results::{Line, Unit};
 use crate::veth::rig::{self, Switch};
-use crate::veth::{idle, latency, memory, snat, tcp, vxlan};
+use crate::veth::{ct, idle, latency, memory, snat, tcp, vxlan};
 
 /// The switch's own name among contenders.
 const OURS: &str = "ours";
@@ -83,6 +83,18 @@ const GROUPS: &[Group] = &[
             one(match switch {
                 Switch::Ours => snat::ours(lab, ask.seconds),
                 _ => snat::ovs(lab, ask.seconds),
+            })
+        },
+    },
+    Group {
+        name: "veth-ct-new",
+        rows: &["veth-ct-new"],
+        unit: Unit::MPPS,
+        peers: &["linux"],
+        measure: |lab, switch, ask| {
+            one(match switch {
+                Switch::Ours => ct::ours(lab, ask.seconds),
+                _ => ct::linux(lab, ask.seconds),
             })
         },
     },

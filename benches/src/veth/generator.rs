@@ -31,42 +31,89 @@ const fn instruction(op: u8, dst: u8, src: u8, offset: i16, imm: i32) -> u64 {
     op as u64 | registers << 8 | (offset as u16 as u64) << 16 | (imm as u32 as u64) << 32
 }
 
-/// Redirect to `interface` with one of `flows` (a power of two) source ports.
-fn program(interface: u32, flows: u32) -> Vec<u64> {
-    const RANDOM: i32 = 7; // bpf_get_prandom_u32
-    const REDIRECT: i32 = 23; // bpf_redirect
-    vec![
-        instruction(0xbf, 6, 1, 0, 0),                // r6 = r1 (context)
-        instruction(0x85, 0, 0, 0, RANDOM),           // r0 = random
-        instruction(0x57, 0, 0, 0, flows as i32 - 1), // r0 &= flows - 1
-        instruction(0x07, 0, 0, 0, 0x400),            // r0 += 1024
-        instruction(0xdc, 0, 0, 0, 16),               // r0 = htons(r0)
-        instruction(0x61, 2, 6, 0, 0),                // r2 = data
-        instruction(0x61, 3, 6, 4, 0),                // r3 = data_end
-        instruction(0xbf, 4, 2, 0, 0),                // r4 = r2
-        instruction(0x07, 4, 0, 0, 38),               // r4 += 38
-        instruction(0x2d, 4, 3, 1, 0),                // if r4 > r3 skip the store
-        instruction(0x6b, 2, 0, 34, 0),               // *(u16 *)(data + 34) = r0
+/// What differs between the frames.
+#[derive(Debug, Clone, Copy)]
+pub enum Vary {
+    /// One of so many UDP source ports, a power of two up to 32,768.
+    Ports(u32),
+    /// A random UDP source port and lower half of the IPv4 source address: each frame is a connection of
+    /// its own. The identifier takes the address up, so that the header's checksum stays right; it is
+    /// 0xffff and the half is 0 in the frame that is given.
+    Connections,
+}
+
+const RANDOM: i32 = 7; // bpf_get_prandom_u32
+const REDIRECT: i32 = 23; // bpf_redirect
+
+/// Write what differs into a frame whose first bytes are at r2, with the context in r6 and a random number
+/// in r7. The kernel uses a frame's memory again as it was left: who forwards it has written its own
+/// addresses, time to live and checksum into it.
+fn changes(vary: Vary, frame: &[u8]) -> Vec<u64> {
+    let byte = |at: usize| i32::from(frame.get(at).copied().unwrap_or_default());
+    let half = |at: usize| byte(at) | byte(at + 1) << 8;
+    match vary {
+        Vary::Ports(flows) => vec![
+            instruction(0x57, 7, 0, 0, flows as i32 - 1), // r7 &= flows - 1
+            instruction(0x07, 7, 0, 0, 0x400),            // r7 += 1024
+            instruction(0xdc, 7, 0, 0, 16),               // r7 = htons(r7)
+            instruction(0x6b, 2, 7, 34, 0),               // *(u16 *)(data + 34) = r7
+        ],
+        Vary::Connections => vec![
+            instruction(0x62, 2, 0, 0, half(0) | half(2) << 16), // the first four bytes
+            instruction(0x6a, 2, 0, 4, half(4)),                 // and the next two
+            instruction(0x72, 2, 0, 22, byte(22)),               // time to live
+            instruction(0x6a, 2, 0, 24, half(24)),               // checksum of the header
+            instruction(0x6b, 2, 7, 28, 0),                      // *(u16 *)(data + 28) = r7
+            instruction(0xa7, 7, 0, 0, 0xffff),                  // r7 ^= 0xffff
+            instruction(0x6b, 2, 7, 18, 0),                      // *(u16 *)(data + 18) = r7
+            instruction(0x77, 7, 0, 0, 16),                      // r7 >>= 16
+            instruction(0x47, 7, 0, 0, 0x0004),                  // r7 |= htons(1024)
+            instruction(0x6b, 2, 7, 34, 0),                      // *(u16 *)(data + 34) = r7
+        ],
+    }
+}
+
+/// Redirect to `interface` what differs.
+fn program(interface: u32, vary: Vary, frame: &[u8]) -> Vec<u64> {
+    let changes = changes(vary, frame);
+    let mut program = vec![
+        instruction(0xbf, 6, 1, 0, 0),                    // r6 = r1 (context)
+        instruction(0x85, 0, 0, 0, RANDOM),               // r0 = random
+        instruction(0xbf, 7, 0, 0, 0),                    // r7 = r0
+        instruction(0x61, 2, 6, 0, 0),                    // r2 = data
+        instruction(0x61, 3, 6, 4, 0),                    // r3 = data_end
+        instruction(0xbf, 4, 2, 0, 0),                    // r4 = r2
+        instruction(0x07, 4, 0, 0, 38),                   // r4 += 38
+        instruction(0x2d, 4, 3, changes.len() as i16, 0), // if r4 > r3 skip the changes
+    ];
+    program.extend(changes);
+    program.extend([
         instruction(0xb7, 1, 0, 0, interface as i32), // r1 = interface
         instruction(0xb7, 2, 0, 0, 0),                // r2 = 0
         instruction(0x85, 0, 0, 0, REDIRECT),         // r0 = redirect
         instruction(0x95, 0, 0, 0, 0),                // exit
-    ]
+    ]);
+    program
 }
 
 /// Send `frame` from `interface` of namespace `node` for at least `span` (one short call if that is zero),
-/// as fast as the kernel can, with `flows` different UDP source ports. Returns how many were made, and in how long.
+/// as fast as the kernel can. Returns how many were made, and in how long.
 pub fn flood(
     node: &str,
     interface: &str,
     frame: &[u8],
-    flows: u32,
+    vary: Vary,
     span: Duration,
 ) -> Result<(u64, Duration)> {
-    ensure!(flows.is_power_of_two() && flows <= 32_768, "{flows} flows: a power of two to 32,768");
+    if let Vary::Ports(flows) = vary {
+        ensure!(
+            flows.is_power_of_two() && flows <= 32_768,
+            "{flows} flows: a power of two to 32,768"
+        );
+    }
     let (interface, frame) = (interface.to_owned(), frame.to_vec());
     inside(node, move || {
-        let program = load(&program(index(&interface)?, flows)).context("loading")?;
+        let program = load(&program(index(&interface)?, vary, &frame)).context("loading")?;
         let start = Instant::now();
         let repeat = if span.is_zero() { SHORT } else { REPEAT };
         let mut made = 0;

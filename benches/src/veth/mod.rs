@@ -7,6 +7,7 @@
 //! The generator lets the kernel make frames ([`generator`]) as fast as it can on core 0; the switch has
 //! core 1; `k0` drops what arrives in its driver, and its counter is the result.
 
+pub mod ct;
 pub mod generator;
 pub mod idle;
 pub mod latency;

@@ -10,7 +10,7 @@ use e2e::frame::{Mac, ethernet, udp4};
 use e2e::lab::{Lab, Node};
 use e2e::{cmd, wait};
 
-use super::generator;
+use super::generator::{self, Vary};
 use crate::measure::Measurement;
 use crate::peers::ovs::{Flavour, Ovs};
 
@@ -26,16 +26,16 @@ pub enum Switch {
     Bare,
 }
 
-const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const TARGET: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub(super) const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const TARGET: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// The two cables and the machines at their ends.
-struct Rig {
+pub(super) struct Rig {
     sink: Node,
 }
 
 impl Rig {
-    fn new(lab: &Lab) -> Result<Self> {
+    pub(super) fn new(lab: &Lab) -> Result<Self> {
         let source = lab.node("gen")?;
         let sink = lab.node("sink")?;
         lab.cable("s0", &source, "g0")?;
@@ -47,6 +47,38 @@ impl Rig {
     fn arrived(&self) -> Result<u64> {
         let text = self.sink.run(&["cat", "/sys/class/net/k0/statistics/rx_packets"])?;
         text.trim().parse().context("rx_packets")
+    }
+
+    /// Wait until what is sent arrives.
+    pub(super) fn until_frames_cross(&self, sample: &[u8], vary: Vary) -> Result<()> {
+        wait::until("frames cross", || {
+            let before = self.arrived()?;
+            generator::flood("gen", "g0", sample, vary, Duration::ZERO)?;
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(self.arrived()? > before + 1000)
+        })
+    }
+
+    /// Million packets a second at the sink, over the middle of a flood.
+    pub(super) fn measure(&self, sample: &[u8], vary: Vary, seconds: u32) -> Result<f64> {
+        let span = Duration::from_secs(u64::from(seconds) + 1);
+        let sample = sample.to_vec();
+        let flood = std::thread::spawn(move || {
+            pin_to_first_core();
+            generator::flood("gen", "g0", &sample, vary, span)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let (start, before) = (Instant::now(), self.arrived()?);
+        std::thread::sleep(Duration::from_secs(seconds.into()));
+        let (end, after) = (start.elapsed(), self.arrived()?);
+        match flood.join() {
+            Ok(made) => {
+                let (made, span) = made?;
+                ensure!(after > before, "nothing arrived of {made} frames in {span:?}");
+            }
+            Err(_) => anyhow::bail!("the generator panicked"),
+        }
+        Ok((after - before) as f64 / end.as_secs_f64() / 1e6)
     }
 
     /// Let the switch learn where the sink is.
@@ -145,38 +177,10 @@ pub fn forward(
     let _drain = generator::drain("sink", "k0")?;
     rig.announce()?;
     let sample = frame(SOURCE, TARGET);
-    let arrives = wait::until("frames cross", || {
-        let before = rig.arrived()?;
-        generator::flood("gen", "g0", &sample, 1, Duration::ZERO)?;
-        std::thread::sleep(Duration::from_millis(50));
-        Ok(rig.arrived()? > before + 1000)
-    });
-    arrives.with_context(|| format!("{switch:?}"))?;
-    let rate = measure(&rig, &sample, flows, seconds)?;
+    rig.until_frames_cross(&sample, Vary::Ports(1)).with_context(|| format!("{switch:?}"))?;
+    let rate = rig.measure(&sample, Vary::Ports(flows), seconds)?;
     drop(running);
     Ok(Measurement { rate, cycles: None })
-}
-
-/// Million packets a second at the sink, over the middle of the flood.
-fn measure(rig: &Rig, sample: &[u8], flows: u32, seconds: u32) -> Result<f64> {
-    let span = Duration::from_secs(u64::from(seconds) + 1);
-    let sample = sample.to_vec();
-    let flood = std::thread::spawn(move || {
-        pin_to_first_core();
-        generator::flood("gen", "g0", &sample, flows, span)
-    });
-    std::thread::sleep(Duration::from_millis(500));
-    let (start, before) = (Instant::now(), rig.arrived()?);
-    std::thread::sleep(Duration::from_secs(seconds.into()));
-    let (end, after) = (start.elapsed(), rig.arrived()?);
-    match flood.join() {
-        Ok(made) => {
-            let (made, span) = made?;
-            ensure!(after > before, "nothing arrived of {made} frames in {span:?}");
-        }
-        Err(_) => anyhow::bail!("the generator panicked"),
-    }
-    Ok((after - before) as f64 / end.as_secs_f64() / 1e6)
 }
 
 /// The generator's threads inherit this.

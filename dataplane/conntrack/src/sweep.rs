@@ -20,6 +20,10 @@ use crate::tracker::Tracker;
 const VICTIMS: usize = 128;
 /// As many, for one of a zone that is full: its entries are among others.
 const VICTIMS_IN_ZONE: usize = 512;
+/// When the whole table is full, room is made for so many at once at most, as new connections come in
+/// floods; and for one of so many that there are.
+const ROOM: usize = 16;
+const SHARE_OF_ROOM: usize = 4096;
 /// Milliseconds in which nobody looks again after none was found.
 const GIVE_UP_FOR: u64 = 1;
 /// An ended connection counts for this many entries of a sweep's budget.
@@ -43,6 +47,18 @@ enum Class {
     Closed,
     Unanswered,
     Opening,
+}
+
+impl Class {
+    /// What is counted when one of this class makes room.
+    fn event(self) -> Event {
+        match self {
+            Class::Expired => Event::Expired,
+            Class::Closed => Event::EvictedClosed,
+            Class::Unanswered => Event::EvictedUnanswered,
+            Class::Opening => Event::EvictedOpening,
+        }
+    }
 }
 
 /// A connection's class; `None` if it is established.
@@ -147,15 +163,39 @@ impl Tracker {
                 continue;
             }
             g.kill();
-            let why = match chosen {
-                Class::Expired => Event::Expired,
-                Class::Closed => Event::EvictedClosed,
-                Class::Unanswered => Event::EvictedUnanswered,
-                Class::Opening => Event::EvictedOpening,
-            };
-            self.bury(id, why);
+            self.bury(id, chosen.event());
+            if zone.is_none() {
+                let seen = (from..from.wrapping_add(victims)).map(|n| n % touched);
+                self.evict_more(now, seen, chosen, (touched / SHARE_OF_ROOM).min(ROOM));
+            }
             return true;
         }
         false
+    }
+
+    /// End up to so many other connections of a class among those that were looked at.
+    fn evict_more(
+        &self,
+        now: Millis,
+        seen: impl Iterator<Item = usize>,
+        chosen: Class,
+        mut left: usize,
+    ) {
+        for id in seen.filter_map(|n| self.pool.nth_touched(n)) {
+            if left == 0 {
+                return;
+            }
+            let e = self.pool.entry(id);
+            let m = e.meta().peek();
+            if m.is_live()
+                && class(e, m, now) == Some(chosen)
+                && let Some(g) = e.meta().lock(m)
+                && class(e, g.snapshot(), now) == Some(chosen)
+            {
+                g.kill();
+                self.bury(id, chosen.event());
+                left -= 1;
+            }
+        }
     }
 }

@@ -61,6 +61,14 @@ impl<'a> Input<'a> {
         };
         Input { zone, data: packet.data(), off: *off, total: packet.len(), trust }
     }
+
+    /// The tracker has verified the packet's checksums before.
+    #[inline(always)]
+    pub fn was_verified(&mut self) {
+        if self.trust == Trust::Unknown {
+            self.trust = Trust::Good;
+        }
+    }
 }
 
 #[cold]

@@ -589,7 +589,10 @@ impl Transmit {
 
     /// Ask the tracker about a packet, and translate it as the tracker says.
     fn track(&mut self, ct: &CtStep, packet: &mut Packet, at: &mut Where<'_>) -> Result<(), Drop> {
-        let input = Input::of(packet, &at.off, ct.zone);
+        let mut input = Input::of(packet, &at.off, ct.zone);
+        if at.tracked.was_sound(at.key) {
+            input.was_verified();
+        }
         let verdict = self.ask(ct, &input, at.known_in(ct.zone))?;
         if !verdict.nat.is_none() {
             conntrack::nat::apply_fragment(packet, &at.off, &verdict.nat)?;
@@ -628,6 +631,12 @@ impl Transmit {
         packet.slot = Some(slot);
         self.order.put_off(slot, at.key);
         self.again.push(packet);
+    }
+
+    /// Whether a packet has to wait for an earlier one of the burst.
+    #[inline(always)]
+    pub fn is_behind(&mut self, at: &Where<'_>) -> bool {
+        at.slot.is_some_and(|slot| self.order.must_wait(slot, at.key))
     }
 
     /// Do something with a copy of a packet, which has no place in the burst.

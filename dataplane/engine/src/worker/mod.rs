@@ -463,7 +463,7 @@ fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut W
     hot.bytes += packet.len() as u64;
     hot.used = tx.now;
     hot.tcp_flags |= (at.key.word(word::L4) >> 16) as u16;
-    if hot.output != DpPort(0) && !tx.order.is_busy() {
+    if hot.output != DpPort(0) && !(tx.order.is_busy() && tx.is_behind(at)) {
         return tx.output(hot.output, packet, at);
     }
     run_program(flows, tx, id, packet, at);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use afxdp::Packet;
 use arrayvec::ArrayVec;
-use conntrack::{ConnRef, Input, Millis, NatEdit, Verdict};
+use conntrack::{ConnRef, CtState, Input, Millis, NatEdit, Verdict};
 use flow::extract::ip_proto;
 use flow::{Drop, FlowKey, word};
 use ofproto::program::{CtStep, DpAction, Program};
@@ -50,6 +50,12 @@ impl Tracked {
         }
     }
 
+    /// Whether the packet has been tracked and found valid, so that its checksums are right: what
+    /// has changed in it since has changed them too.
+    pub fn was_sound(&self, key: &FlowKey) -> bool {
+        is_sound(self.words(key)[0])
+    }
+
     /// What a key says of it; `key` is that with which the packet was looked up.
     pub fn words(&self, key: &FlowKey) -> [u64; CT_WORDS] {
         match self {
@@ -58,6 +64,13 @@ impl Tracked {
             Tracked::Since(None) => [0; CT_WORDS],
         }
     }
+}
+
+/// Whether the word of a key that has `ct_state` says of a packet that it was tracked and is valid.
+#[inline(always)]
+fn is_sound(word: u64) -> bool {
+    const STATE: u32 = 8;
+    CtState((word >> STATE) as u8 & (CtState::TRK.0 | CtState::INV.0)) == CtState::TRK
 }
 
 /// The words of a key that say this.
@@ -301,10 +314,14 @@ impl Worker {
         let Some(first) = group.members.first() else { return };
         let n = group.members.len();
         let meta = keys[usize::from(first.slot)].word(word::META) >> 32 << 32 | u64::from(state.id);
-        let inputs = group
-            .members
-            .iter()
-            .map(|m| Input::of(&m.packet, &offsets[usize::from(m.slot)], ct.zone));
+        let inputs = group.members.iter().map(|m| {
+            let at = usize::from(m.slot);
+            let mut input = Input::of(&m.packet, &offsets[at], ct.zone);
+            if is_sound(keys[at].word(word::CT)) {
+                input.was_verified();
+            }
+            input
+        });
         tx.shared.tracker.track_burst(Millis(tx.now), inputs, ct.nat, batch);
         let verdicts = batch.verdicts();
         let mut slots = [0; BURST];
