@@ -6,6 +6,7 @@
 //! interfaces. `benchrun` lets them take turns and writes down medians, spreads and ratios.
 
 pub mod cloud;
+pub mod instructions;
 pub mod measure;
 pub mod ours;
 pub mod pair;

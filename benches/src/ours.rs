@@ -30,6 +30,10 @@ use crate::tunnels;
 const REGION: usize = 16 << 20;
 /// Rounds between two looks at the clock.
 const CHUNK: usize = 256;
+/// Seed of all hashes: every run does the same.
+const SEED: u64 = 0x5eed;
+/// What [`Bench::warm_up`] does at least: by its clock two seconds, in which caches are tuned four times.
+const WARM_ROUNDS: u64 = 2_000;
 
 /// One row's result.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,8 @@ pub struct Bench {
     started: Instant,
     input: Arc<QueueCounters>,
     output: Arc<QueueCounters>,
+    /// What the worker's clock shows in rounds that are counted, in milliseconds.
+    clock: u64,
 }
 
 impl Bench {
@@ -70,7 +76,7 @@ impl Bench {
     /// # Errors
     /// If memory or descriptors cannot be had.
     pub fn replay(trace: Arc<Trace>, rounds: Option<u64>) -> std::io::Result<Bench> {
-        let shared = Arc::new(Shared::new(Region::new(REGION)?, &[None])?);
+        let shared = Arc::new(Shared::with_seed(Region::new(REGION)?, &[None], SEED)?);
         let options = WorkerOptions { poll: Poll::Busy };
         let started = Instant::now();
         let worker = Worker::new(shared.clone(), 0, options, started)?;
@@ -94,7 +100,7 @@ impl Bench {
             let added = shared.command(0, Command::AddQueue { port: DpPort(n), queue });
             added.map_err(|_| other("the mailbox is full"))?;
         }
-        Ok(Bench { switch, bridge, shared, worker, started, input, output })
+        Ok(Bench { switch, bridge, shared, worker, started, input, output, clock: 1 })
     }
 
     /// Add port 3, which replays another trace for ever.
@@ -179,6 +185,25 @@ impl Bench {
         }
     }
 
+    /// Rounds until so many flows have been seen twice and the caches are tuned, by a clock that goes on
+    /// by a millisecond with each. Before [`Bench::same_rounds`], and not beside [`Bench::rounds`].
+    pub fn warm_up(&mut self, flows: u64) {
+        self.publish();
+        let mut rounds = 0;
+        while rounds < WARM_ROUNDS || self.received() < 2 * flows {
+            self.clock += 1;
+            self.worker.round_at(self.clock);
+            rounds += 1;
+        }
+    }
+
+    /// Rounds in which no time passes: the same instructions in every run.
+    pub fn same_rounds(&mut self, n: usize) {
+        for _ in 0..n {
+            self.worker.round_at(self.clock);
+        }
+    }
+
     /// Measure for that long, after a warm-up of the same length at most one second.
     pub fn measure(&mut self, time: Duration) -> Measured {
         self.publish();
@@ -217,6 +242,32 @@ impl Bench {
     pub fn counters(&self) -> &engine::WorkerCounters {
         &self.shared.workers[0].counters
     }
+}
+
+/// The limit of rows from memory: bursts of a trace are received and sent, and nothing is asked of them.
+///
+/// # Errors
+/// If there is no memory.
+pub fn empty_loop(trace: Arc<Trace>, time: Duration) -> std::io::Result<Measured> {
+    let region = Region::new(REGION)?;
+    let mut pool = region.pool();
+    let (input, output) = (Arc::<QueueCounters>::default(), Arc::<QueueCounters>::default());
+    let mut from = Queue::Memory(MemoryQueue::replay(trace, None, input.clone()));
+    let mut to = Queue::Memory(MemoryQueue::null(output.clone()));
+    let mut burst = ports::Burst::default();
+    let (started, cycles) = (Instant::now(), flow::cpu::cycles());
+    while started.elapsed() < time {
+        for _ in 0..CHUNK {
+            from.rx_burst(&mut pool, &mut burst);
+            to.tx_burst(&mut pool, &mut burst);
+        }
+    }
+    let cycles = flow::cpu::cycles().wrapping_sub(cycles) as f64;
+    let seconds = started.elapsed().as_secs_f64();
+    let (packets, sent) = (input.read().rx_packets as f64, output.read().tx_packets as f64);
+    from.close(&mut pool);
+    to.close(&mut pool);
+    Ok(Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets })
 }
 
 /// An error that says this.

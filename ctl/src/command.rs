@@ -433,7 +433,11 @@ pub enum Command {
         #[serde(default)]
         if_exists: bool,
     },
-    Workers {},
+    Workers {
+        /// With the cycles of each stage.
+        #[serde(default)]
+        stages: bool,
+    },
     Version {},
     LogLevel {
         #[serde(default)]
@@ -608,7 +612,7 @@ impl Command {
             | Self::RouteShow {}
             | Self::NeighShow { .. }
             | Self::ShowRouter { .. }
-            | Self::Workers {} => Kind::Runtime,
+            | Self::Workers { .. } => Kind::Runtime,
         }
     }
 

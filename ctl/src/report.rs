@@ -395,6 +395,19 @@ pub struct WorkerReport {
     pub burst_sizes: Vec<BurstSize>,
     /// Share of time without work, 0 to 1.
     pub idle: f64,
+    /// Where the cycles went, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<StagesReport>,
+}
+
+/// Where a worker's cycles went since it started, from the rounds that were timed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StagesReport {
+    /// Packets received in the rounds that were timed.
+    pub packets: u64,
+    /// Cycles per packet received, by the name of the stage.
+    pub cycles_per_packet: BTreeMap<String, f64>,
 }
 
 /// A bar of the histogram of bursts.

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | test | demo | bench`.
+//! The project's own commands: `cargo xtask setup | test | demo | instructions | bench`.
 //!
 //! Each of them can be called on a fresh clone: what is missing on the machine is installed first
 //! (without starting any service of the host), what has to be built is built, and then the work is
@@ -6,6 +6,7 @@
 //! those and how to add up their results; it knows nothing about the switch.
 
 mod bench;
+mod instructions;
 mod packages;
 mod process;
 mod test;
@@ -38,6 +39,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Instructions per packet of the rows from memory, beside those in benches/instructions.json
+    Instructions(instructions::InstructionsArguments),
     /// Measure the switch beside its peers on the same traffic, in turn
     Bench(bench::BenchArguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Setup { peers } => setup(peers).map(|()| true),
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo { keep } => demo(keep),
+        Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

@@ -20,7 +20,7 @@ const fn need(file: &'static str, package: &'static str) -> Need {
     Need { file, package }
 }
 
-/// What the end-to-end tests and the demo call.
+/// What the tests and the demo call.
 pub const TESTS: &[Need] = &[
     need("ip", "iproute2"),
     need("ping", "iputils-ping"),
@@ -36,16 +36,16 @@ pub const TESTS: &[Need] = &[
     need("nft", "nftables"),
     need("tshark", "tshark"),
     need("udhcpc", "udhcpc"),
+    need("valgrind", "valgrind"),
 ];
 
-/// The stock switches and the tools that the benches compare and count with.
+/// The stock switches that the benches compare with.
 pub const PEERS: &[Need] = &[
     need("ovs-vsctl", "openvswitch-switch"),
     need("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
     need("/usr/share/doc/librte-mempool-ring23", "librte-mempool-ring23"),
     need("/usr/share/doc/librte-net-pcap23", "librte-net-pcap23"),
     need("/usr/share/doc/librte-net-null23", "librte-net-null23"),
-    need("valgrind", "valgrind"),
 ];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";

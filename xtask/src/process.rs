@@ -7,9 +7,14 @@ use anyhow::{Context, Result};
 
 /// Run to the end; whether its exit status was 0.
 pub fn succeeds(command: &mut Command) -> Result<bool> {
+    Ok(status(command)? == Some(0))
+}
+
+/// Run to the end; its exit status, if no signal ended it.
+pub fn status(command: &mut Command) -> Result<Option<i32>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().with_context(|| format!("cannot run {name}"))?;
-    Ok(status.success())
+    Ok(status.code())
 }
 
 /// Run to the end, pass every line of its standard output on, and give each to `line`.

@@ -11,6 +11,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use crate::instructions::{self, Outcome};
 use crate::workspace::{self, PROFILE, cargo};
 use crate::{packages, process};
 
@@ -71,6 +72,9 @@ pub fn run(arguments: &TestArguments) -> Result<bool> {
             style(&mut tally)?;
         }
         unit(&mut tally, &arguments.names)?;
+        if arguments.names.is_empty() {
+            instructions(&mut tally)?;
+        }
     }
     if !arguments.unit_only {
         let built = match arguments.e2e_only {
@@ -102,8 +106,23 @@ fn style(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// Instructions per packet against those that are kept, where those are of this compiler.
+fn instructions(tally: &mut Tally) -> Result<()> {
+    const NAME: &str = "instructions per packet (cargo xtask instructions)";
+    println!("\n{NAME}");
+    match instructions::check()? {
+        Outcome::Within => tally.check(NAME, true),
+        Outcome::TooMany => tally.check(NAME, false),
+        Outcome::NotCompared => {
+            println!("skipped {NAME}");
+            tally.skipped += 1;
+        }
+    }
+    Ok(())
+}
+
 /// What builds every test, and the programs of packages that have integration tests: all that are needed.
-const UNIT: [&str; 4] = ["test", "--workspace", "--profile", PROFILE];
+pub const UNIT: [&str; 4] = ["test", "--workspace", "--profile", PROFILE];
 
 fn unit(tally: &mut Tally, names: &[String]) -> Result<()> {
     let (mut sum, failed, good) = libtest(names)?;

@@ -1,14 +1,17 @@
 //! `membench TRACES [--seconds S] [ROW ...]`: the switch's rows from memory, one line each. A row is
-//! named by the beginning of its name, or with `=` before its whole name.
+//! named by the beginning of its name, or with `=` before its whole name. `empty` receives and sends, and
+//! does nothing between.
 //!
 //! `membench TRACES --rounds N ROW`: that many rounds of a worker that is warm, and how many packets they
 //! were; for counting instructions, which [`counted`] marks for callgrind's `--toggle-collect`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::ours;
+use ports::trace::Trace;
 
 fn main() -> ExitCode {
     let mut seconds = 2.0;
@@ -44,34 +47,41 @@ fn main() -> ExitCode {
             }
         };
         if let Some(rounds) = rounds {
-            bench.publish();
-            // Every flow is seen at least once before it counts.
-            while bench.received() < WARM {
-                bench.rounds(64);
-            }
+            bench.warm_up(row.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0));
             let before = bench.received();
             counted(&mut bench, rounds);
             println!("{row:<22} {:>9} packets", bench.received() - before);
             continue;
         }
-        let m = bench.measure(Duration::from_secs_f64(seconds));
-        println!(
-            "{row:<22} {:>7.2} Mpps {:>7.0} cycles/pkt  sent {:>3.0}%",
-            m.mpps,
-            m.cycles,
-            m.sent * 100.0
-        );
+        print(row, bench.measure(Duration::from_secs_f64(seconds)));
+    }
+    if rows.iter().any(|r| names(r, EMPTY)) {
+        let file = traces.join("udp-1000.pcap");
+        let time = Duration::from_secs_f64(seconds);
+        let trace = Trace::from_pcap(&file).map_err(std::io::Error::other);
+        match trace.and_then(|t| ours::empty_loop(Arc::new(t), time)) {
+            Ok(m) => print(EMPTY, m),
+            Err(e) => {
+                eprintln!("membench: {EMPTY}: {e}");
+                return ExitCode::FAILURE;
+            }
+        }
     }
     ExitCode::SUCCESS
 }
 
-/// Packets before counting begins: twice the longest trace.
-const WARM: u64 = 200_000;
+/// The limit of all rows: receive and send, and nothing between.
+const EMPTY: &str = "empty";
+
+fn print(row: &str, m: ours::Measured) {
+    let sent = m.sent * 100.0;
+    println!("{row:<22} {:>7.2} Mpps {:>7.0} cycles/pkt  sent {sent:>3.0}%", m.mpps, m.cycles);
+}
 
 /// The rounds whose instructions are counted.
 #[inline(never)]
 fn counted(bench: &mut ours::Bench, rounds: usize) {
-    bench.rounds(rounds);
+    bench.same_rounds(rounds);
 }
 
 /// Whether `wanted` names the row.

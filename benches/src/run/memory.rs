@@ -8,12 +8,12 @@ use e2e::cmd;
 
 use super::{Plan, Report, Side, line};
 use crate::measure::Measurement;
-use crate::ours;
 use crate::peers::ovs_dpdk::OvsDpdk;
 use crate::results::{Line, Unit};
 use crate::rows::{self, Row};
 use crate::trace;
 use crate::veth::rig;
+use crate::{instructions, ours};
 
 const PEER: &str = "ovs-dpdk";
 
@@ -73,7 +73,7 @@ fn one(plan: &Plan, row: &Row, peer: Option<&Result<OvsDpdk>>, traces: &Path) ->
     let name = if peer.is_some() { PEER } else { "none" };
     let mut line = line(&row.name, name, Unit::MPPS, &ours, &theirs);
     if plan.instructions && line.mpps.is_some() {
-        match instructions(&row.name, traces) {
+        match instructions(&row.name) {
             Ok(count) => line.instructions = Some(count),
             Err(error) => line.failed = Some(format!("{error:#}")),
         }
@@ -81,27 +81,10 @@ fn one(plan: &Plan, row: &Row, peer: Option<&Result<OvsDpdk>>, traces: &Path) ->
     line
 }
 
-/// Rounds of a worker whose instructions are counted.
-const COUNTED_ROUNDS: &str = "2000";
-
-/// Instructions per packet of a warm worker, by callgrind: the same on every machine that runs the same
-/// code, however busy it is.
-fn instructions(row: &str, traces: &Path) -> Result<f64> {
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
-    command.arg("--toggle-collect=membench::counted").arg(rig::programs()?.join("membench"));
-    command.arg(traces).args(["--rounds", COUNTED_ROUNDS, &format!("={row}")]);
-    let out = cmd::output_of(&mut command)?;
-    ensure!(out.status == 0, "membench under callgrind ended with {}: {}", out.status, out.stderr);
-    let collected = out.stderr.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, collected) = collected.context("callgrind does not say what it collected")?;
-    let words: Vec<&str> = out.stdout.split_whitespace().collect();
-    match words.as_slice() {
-        [name, packets, "packets"] if *name == row => {
-            Ok(collected.trim().parse::<f64>()? / packets.parse::<f64>()?)
-        }
-        _ => bail!("membench said: {}", out.stdout),
-    }
+/// Instructions per packet of a warm worker.
+fn instructions(row: &str) -> Result<f64> {
+    let counted = instructions::count(&rig::programs()?.join("membench"), &[row], |_, _| ())?;
+    counted.get(row).map(|r| r.instructions).context("nothing was counted")
 }
 
 /// The switch's own figure, from a process of its own on core 1.

@@ -336,9 +336,15 @@ enum Verb {
         limit: Option<u64>,
     },
     /// Forwarding threads: packets, cycles per packet, cache hits, bursts, idle time
-    #[command(after_help = "Example:
-  vswitchctl workers")]
-    Workers,
+    #[command(after_help = "Examples:
+  vswitchctl workers
+  vswitchctl workers --stages")]
+    Workers {
+        /// Where the cycles go: per packet in receive, extract, cache, classifier, upcall, actions,
+        /// conntrack, transmit
+        #[arg(long)]
+        stages: bool,
+    },
     /// Print the daemon's version; fails when no daemon answers
     #[command(after_help = "Example:
   vswitchctl --run-dir /run/vswitch version")]
@@ -550,7 +556,7 @@ fn to_command(
         Verb::Tunnels { port } => Command::Tunnels { port },
         Verb::Route { verb } => paths::route(verb),
         Verb::Neigh { verb } => paths::neigh(verb),
-        Verb::Workers => Command::Workers {},
+        Verb::Workers { stages } => Command::Workers { stages },
         Verb::Version => Command::Version {},
         Verb::LogLevel { level } => Command::LogLevel { level },
         Verb::Flow(verb) => return Ok(flow::to_command(verb)),

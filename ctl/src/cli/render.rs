@@ -69,7 +69,8 @@ pub(super) fn render(command: &Command, raw: &RawValue, paint: Paint) -> Rendere
         Command::Tunnels { .. } => Ok(tunnel::tunnels(&read(raw)?, paint)),
         Command::RouteShow {} => Ok(tunnel::routes(&read(raw)?)),
         Command::NeighShow { .. } => Ok(tunnel::neighbours(&read(raw)?)),
-        Command::Workers {} => Ok(workers(&read(raw)?)),
+        Command::Workers { stages: true } => Ok(stages(&read(raw)?)),
+        Command::Workers { .. } => Ok(workers(&read(raw)?)),
         Command::Version {} => {
             let v: VersionReport = read(raw)?;
             let (own, uptime) = (env!("CARGO_PKG_VERSION"), duration(v.uptime));
@@ -382,6 +383,25 @@ fn workers(report: &WorkersReport) -> String {
         ]);
     }
     report.workers.iter().fold(table.render(), |out, w| out + &worker_lines(w))
+}
+
+/// The stages in the order in which packets meet them, and all together.
+fn stages(report: &WorkersReport) -> String {
+    const STAGES: [&str; 8] =
+        ["receive", "extract", "cache", "classifier", "upcall", "actions", "conntrack", "transmit"];
+    let names = STAGES.map(|s| format!(">{}", s.to_uppercase()));
+    let mut heads = vec![">WORKER", ">TIMED"];
+    heads.extend(names.iter().map(String::as_str));
+    heads.push(">ALL");
+    let mut table = Table::new(&heads);
+    for w in &report.workers {
+        let Some(s) = &w.stages else { continue };
+        let cycles = STAGES.map(|n| s.cycles_per_packet.get(n).copied().unwrap_or(0.0));
+        let mut row = vec![w.worker.into(), s.packets.into()];
+        row.extend(cycles.iter().chain([&cycles.iter().sum()]).map(|c| format!("{c:.1}").into()));
+        table.row(row);
+    }
+    table.render()
 }
 
 fn worker_lines(w: &WorkerReport) -> String {

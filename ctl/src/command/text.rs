@@ -146,7 +146,7 @@ impl Command {
             Self::NeighShow { bridge } => {
                 words.word("neigh").word("show").list(bridge.as_slice());
             }
-            Self::Workers {} => drop(words.word("workers")),
+            Self::Workers { stages } => drop(words.word("workers").flag("--stages", *stages)),
             Self::Version {} => drop(words.word("version")),
             router => router::words(router, &mut words),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use engine::stages::Stage;
 use flow::Drop;
 use ofproto::action::OfPort;
 use ofproto::snapshot::FdbEntry;
@@ -70,7 +71,7 @@ impl EngineBackend {
             Command::Tunnels { port } => answer(&self.tunnels(config, port.as_deref())?),
             Command::RouteShow {} => answer(&self.routes()),
             Command::NeighShow { bridge } => answer(&self.neighbours(bridge.as_deref())),
-            Command::Workers {} => answer(&self.workers()),
+            Command::Workers { stages } => answer(&self.workers(*stages)),
             other => Err(CtlError::internal(format!("nobody carries out \"{}\"", other.text()))),
         }
     }
@@ -259,7 +260,7 @@ impl EngineBackend {
         }
     }
 
-    fn workers(&mut self) -> report::WorkersReport {
+    fn workers(&mut self, stages: bool) -> report::WorkersReport {
         let Some(engine) = &self.engine else { return report::WorkersReport::default() };
         let shared = engine.shared().clone();
         let mut workers = Vec::new();
@@ -291,6 +292,7 @@ impl EngineBackend {
                     .map(|(packets, bursts)| report::BurstSize { packets, bursts })
                     .collect(),
                 idle: idle_share,
+                stages: stages.then(|| stages_of(&w.stages)),
             });
         }
         let (region, pools) = (&shared.region, &shared.workers);
@@ -339,4 +341,12 @@ impl Rates {
         self.before[worker] = WorkerThen { rates, ..fresh };
         rates
     }
+}
+
+/// Where a worker's cycles went.
+fn stages_of(timed: &engine::stages::StageCounters) -> report::StagesReport {
+    let packets = read(&timed.packets);
+    let cycles = |stage| share(timed.cycles(stage), packets);
+    let stages = Stage::ALL.map(|s| (s.name().to_owned(), cycles(s))).into();
+    report::StagesReport { packets, cycles_per_packet: stages }
 }

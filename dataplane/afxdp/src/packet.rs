@@ -189,6 +189,35 @@ impl Packet {
         Ok(&mut self.data_mut()[..n])
     }
 
+    /// Put the last `n` bytes of `block` in front and return them. Where there is room for the whole block
+    /// all of it is written, since a copy of fixed size costs less: what is in front of the packet is not
+    /// kept. A partial checksum moves along.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if there are no `n` bytes in front.
+    ///
+    /// # Panics
+    /// If `n` is more than the block has.
+    #[inline(always)]
+    pub fn push_front_block<const N: usize>(
+        &mut self,
+        block: &[u8; N],
+        n: usize,
+    ) -> Result<&mut [u8], NoRoom> {
+        assert!(n <= N);
+        let head = self.head as usize;
+        self.push_front(n)?;
+        if head < N {
+            let front = &mut self.data_mut()[..n];
+            front.copy_from_slice(&block[N - n..]);
+            return Ok(front);
+        }
+        // SAFETY: the `N` bytes in front of `head` lie inside the owned chunk, and there was no data in them
+        // before; bytes have no alignment.
+        unsafe { self.frame.base().as_ptr().add(head - N).cast::<[u8; N]>().write(*block) };
+        Ok(&mut self.data_mut()[..n])
+    }
+
     /// Take `n` bytes off the front; they must be in the first buffer.
     #[inline]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
@@ -202,6 +231,7 @@ impl Packet {
         Ok(())
     }
 
+    #[inline(always)]
     fn shift_checksum(&mut self, by: i32) {
         if let Checksum::Partial { start, offset } = self.checksum {
             self.checksum = match u16::try_from(i32::from(start) + by) {
@@ -213,10 +243,14 @@ impl Packet {
 
     /// Cut the packet to `len` bytes (nothing happens if it is not longer). Buffers that become
     /// empty go back to `pool`.
+    #[inline(always)]
     pub fn truncate(&mut self, len: usize, pool: &mut FramePool) {
-        if len >= self.total as usize {
-            return;
+        if len < self.total as usize {
+            self.cut(len, pool);
         }
+    }
+
+    fn cut(&mut self, len: usize, pool: &mut FramePool) {
         if len <= self.len as usize {
             self.len = len as u16;
             self.total = len as u32;

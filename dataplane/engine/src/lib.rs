@@ -11,6 +11,7 @@ pub mod index;
 pub mod megaflow;
 pub mod samples;
 pub mod shared;
+pub mod stages;
 pub mod sys;
 pub mod worker;
 

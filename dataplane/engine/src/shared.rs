@@ -150,6 +150,8 @@ pub struct WorkerShared {
     pub handshake: Handshake,
     /// Counters.
     pub counters: WorkerCounters,
+    /// Where its cycles go.
+    pub stages: crate::stages::StageCounters,
     /// Packets dropped, by reason.
     pub drops: [AtomicU64; Drop::COUNT],
     /// The latest drops of each reason.
@@ -169,6 +171,7 @@ impl WorkerShared {
             core,
             handshake: Handshake::new(),
             counters: WorkerCounters::default(),
+            stages: Default::default(),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
             samples: Default::default(),
             mailbox: ArrayQueue::new(MAILBOX),
@@ -266,6 +269,8 @@ pub struct Shared {
     pub megaflow_limit: AtomicU64,
     /// Milliseconds after which a megaflow that no packet used goes.
     pub max_idle: AtomicU64,
+    /// Where the seeds of all hashes come from.
+    pub(crate) seed: u64,
     control: OwnedFd,
     control_told: AtomicBool,
 }
@@ -276,6 +281,20 @@ impl Shared {
     /// # Errors
     /// If the wake-up descriptors cannot be made.
     pub fn new(region: Arc<Region>, cores: &[Option<usize>]) -> std::io::Result<Shared> {
+        let secret = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+        Shared::with_seed(region, cores, secret)
+    }
+
+    /// The same with a seed that is known: two runs then do the same, instruction by instruction. For
+    /// benches; a switch's own is secret, so that no sender can make entries of its tables collide.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn with_seed(
+        region: Arc<Region>,
+        cores: &[Option<usize>],
+        seed: u64,
+    ) -> std::io::Result<Shared> {
         let workers: std::io::Result<Vec<_>> =
             cores.iter().enumerate().map(|(i, c)| WorkerShared::new(i, *c)).collect();
         Ok(Shared {
@@ -288,12 +307,13 @@ impl Shared {
             rings: Rings::new(cores.len()),
             tracker: Tracker::new(conntrack::Config {
                 connections: CONNECTIONS,
-                seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
+                seed,
                 tcp: conntrack::TcpOptions::default(),
             })?,
             recirculations: Recirculations::default(),
             megaflow_limit: AtomicU64::new(1_000_000),
             max_idle: AtomicU64::new(10_000),
+            seed,
             control: sys::eventfd()?,
             control_told: AtomicBool::new(false),
         })

@@ -163,8 +163,15 @@ pub fn update128(checksum: u16, old: u128, new: u128) -> u16 {
 ///
 /// A request that points outside the first buffer cannot be fulfilled; it is dropped and the
 /// bytes stay as they are. Returns whether a checksum was written.
+#[inline]
 pub fn finish_partial(packet: &mut Packet) -> bool {
-    let Checksum::Partial { start, offset } = packet.checksum() else { return false };
+    match packet.checksum() {
+        Checksum::Partial { start, offset } => finish(packet, start, offset),
+        _ => false,
+    }
+}
+
+fn finish(packet: &mut Packet, start: u16, offset: u16) -> bool {
     packet.set_checksum(Checksum::Complete);
     let (start, field) = (usize::from(start), usize::from(start) + usize::from(offset));
     if field + 2 > packet.data().len() {

@@ -245,10 +245,24 @@ impl FlowKey {
     /// Zero the words of the given groups.
     #[inline(never)]
     pub fn clear_groups_slow(&mut self, groups: Groups) {
-        for (from, to) in groups.ranges() {
+        self.clear_group::<0>(groups);
+        self.clear_group::<1>(groups);
+        self.clear_group::<2>(groups);
+        self.clear_group::<3>(groups);
+        self.clear_group::<4>(groups);
+        self.clear_group::<5>(groups);
+        self.clear_group::<6>(groups);
+        self.clear_group::<7>(groups);
+        self.groups = Groups(self.groups.0 & !groups.0);
+    }
+
+    /// Zero the words of group number `G` if it is in the set: so many words that no loop is needed.
+    #[inline(always)]
+    fn clear_group<const G: usize>(&mut self, groups: Groups) {
+        let (from, to) = const { Groups::RANGES[G] };
+        if groups.0 >> G & 1 != 0 {
             self.words[from..to].fill(0);
         }
-        self.groups = Groups(self.groups.0 & !groups.0);
     }
 
     /// A field's value.

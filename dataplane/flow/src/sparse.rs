@@ -30,7 +30,8 @@ impl MaskWords {
     /// The masks' (word index, mask), in order of the index.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        bits(self.map).zip(self.words.iter().copied())
+        let mut map = self.map;
+        self.words.iter().map(move |mask| (take_lowest(&mut map), *mask))
     }
 
     /// Number of words with a mask.
@@ -91,6 +92,14 @@ pub const fn mix_word(h: u64, word: u64) -> u64 {
     mix(h ^ word, 0xe703_7ed1_a0b4_28db)
 }
 
+/// The index of the lowest bit that is set, which is not any more then.
+#[inline(always)]
+fn take_lowest(map: &mut u64) -> usize {
+    let i = map.trailing_zeros() as usize;
+    *map &= map.wrapping_sub(1);
+    i
+}
+
 /// The indices of the bits that are set.
 #[inline]
 pub fn bits(mut map: u64) -> impl Iterator<Item = usize> {
@@ -131,7 +140,8 @@ impl Match {
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
         let (masks, values) = self.words.split_at(self.words.len() / 2);
-        bits(self.map).zip(masks).zip(values).map(|((i, m), v)| (i, *v, *m))
+        let mut map = self.map;
+        masks.iter().zip(values).map(move |(m, v)| (take_lowest(&mut map), *v, *m))
     }
 
     /// Whether the key matches.

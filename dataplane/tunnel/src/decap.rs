@@ -85,6 +85,7 @@ pub fn decap(
 }
 
 /// The end of the UDP payload. `need` is the least length of UDP and tunnel header.
+#[inline]
 fn udp(packet: &mut Packet, off: &Offsets, outer: &FlowKey, need: usize) -> Result<UdpEnd, Drop> {
     if off.proto != ip_proto::UDP {
         return Err(Drop::TunnelMalformed);
@@ -143,6 +144,7 @@ fn csum_flag(csum: bool) -> u16 {
 
 /// RFC 7348 section 5. Reserved bits that are set announce extensions that change what follows
 /// (a payload that is not Ethernet, a group policy); like Linux and Open vSwitch, refuse them.
+#[inline]
 fn vxlan(packet: &Packet, l4: usize, udp: UdpEnd) -> Result<Decap, Drop> {
     let h = header::<VXLAN>(packet, l4 + UDP)?;
     if h[..4] != [VXLAN_I, 0, 0, 0] || h[7] != 0 {

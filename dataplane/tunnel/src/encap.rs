@@ -24,6 +24,9 @@ use crate::flags;
 /// Bytes of the longest header: Ethernet, IPv6, and UDP with VXLAN, or GRE with all its fields.
 pub const MAX_HEADER: usize = 14 + 40 + 16;
 
+/// Bytes of a template: the longest header, and few that are copied for nothing.
+const BLOCK: usize = 80;
+
 /// GRE flags (RFC 2784, RFC 2890).
 pub(crate) const GRE_CSUM: u16 = 0x8000;
 pub(crate) const GRE_KEY: u16 = 0x2000;
@@ -96,7 +99,8 @@ impl Eq for Sequence {}
 /// A header template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encap {
-    head: [u8; MAX_HEADER],
+    /// The header's bytes, at the end.
+    block: [u8; BLOCK],
     len: u8,
     kind: Kind,
     v6: bool,
@@ -149,8 +153,8 @@ impl Encap {
             }
             Kind::Gre => gre_header(&mut h, outer),
         }
-        let mut head = [0; MAX_HEADER];
-        head[..h.len()].copy_from_slice(&h);
+        let mut block = [0; BLOCK];
+        block[BLOCK - h.len()..].copy_from_slice(&h);
         Ok(Encap {
             len: h.len() as u8,
             kind: outer.kind,
@@ -158,9 +162,9 @@ impl Encap {
             df: outer.flags & flags::DF != 0,
             csum,
             seq: (outer.seq && outer.kind == Kind::Gre).then(|| seq.clone()),
-            ip_sum: Sum::new().bytes(&head[L3..L3 + 20]).folded(),
+            ip_sum: Sum::new().bytes(&h[L3..L3 + 20]).folded(),
             pseudo: pseudo.folded(),
-            head,
+            block,
         })
     }
 
@@ -203,21 +207,26 @@ impl Encap {
         if ip_length > usize::from(u16::MAX) {
             return Err(Drop::TooBig);
         }
-        let head = packet.push_front(n).map_err(|_| Drop::NoHeadroom)?;
-        head.copy_from_slice(&self.head[..n]);
+        let head = packet.push_front_block(&self.block, n).map_err(|_| Drop::NoHeadroom)?;
         let l4 = if self.v6 {
-            put16(head, IPV6_LENGTH, (ip_length - 40) as u16);
+            let Some(ip) = head.first_chunk_mut::<{ L3 + 40 }>() else {
+                return Err(Drop::NoHeadroom);
+            };
+            put16(ip, IPV6_LENGTH, (ip_length - 40) as u16);
             // The flow label carries the entropy too (RFC 6438), beside what is there.
             let label = (hash >> 32) as u32 & 0xf_ffff;
-            head[L3 + 1] |= (label >> 16) as u8;
-            put16(head, L3 + 2, label as u16);
+            ip[L3 + 1] |= (label >> 16) as u8;
+            put16(ip, L3 + 2, label as u16);
             L3 + 40
         } else {
+            let Some(ip) = head.first_chunk_mut::<{ L3 + 20 }>() else {
+                return Err(Drop::NoHeadroom);
+            };
             let id = if self.df { 0 } else { sender.next_id() };
-            put16(head, IPV4_LENGTH, ip_length as u16);
-            put16(head, IPV4_ID, id);
+            put16(ip, IPV4_LENGTH, ip_length as u16);
+            put16(ip, IPV4_ID, id);
             let sum = Sum::new().u16(self.ip_sum).u16(ip_length as u16).u16(id);
-            put16(head, IPV4_CHECKSUM, sum.checksum());
+            put16(ip, IPV4_CHECKSUM, sum.checksum());
             L3 + 20
         };
         let l4_length = ip_length + L3 - l4;
@@ -226,9 +235,9 @@ impl Encap {
                 let number = seq.fetch_add(1, Ordering::Relaxed);
                 head[n - 4..].copy_from_slice(&number.to_be_bytes());
             }
-        } else {
-            put16(head, l4, source_port(hash));
-            put16(head, l4 + 4, l4_length as u16);
+        } else if let Some(udp) = head.get_mut(l4..).and_then(|h| h.first_chunk_mut::<8>()) {
+            put16(udp, 0, source_port(hash));
+            put16(udp, 4, l4_length as u16);
         }
         if self.csum {
             self.l4_checksum(packet, l4, l4_length);
@@ -241,11 +250,11 @@ impl Encap {
     fn l4_checksum(&self, packet: &mut Packet, l4: usize, length: usize) {
         let sum = checksum::sum_from(packet, l4, length);
         if self.kind == Kind::Gre {
-            put16(packet.data_mut(), l4 + 4, sum.checksum());
+            put_at(packet, l4 + 4, sum.checksum());
         } else {
             let sum = sum.folded();
             let whole = Sum::new().u16(sum).u16(self.pseudo).u16(length as u16);
-            put16(packet.data_mut(), l4 + 6, whole.udp_checksum());
+            put_at(packet, l4 + 6, whole.udp_checksum());
         }
     }
 }
@@ -254,7 +263,7 @@ impl std::fmt::Display for Encap {
     /// `vxlan(src=10.0.0.1,dst=10.0.0.2,id=5,eth_dst=02:00:00:00:00:01)`, an id only if there is
     /// one.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let h = &self.head[..usize::from(self.len)];
+        let h = &self.block[BLOCK - usize::from(self.len)..];
         let address = |at: usize| -> IpAddr {
             if self.v6 {
                 let a: [u8; 16] = std::array::from_fn(|i| h[L3 + 8 + 16 * at + i]);
@@ -299,8 +308,12 @@ pub fn source_port(hash: u64) -> u16 {
 }
 
 #[inline(always)]
-fn put16(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+fn put16<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
+    [bytes[at], bytes[at + 1]] = value.to_be_bytes();
+}
+
+fn put_at(packet: &mut Packet, at: usize, value: u16) {
+    packet.data_mut()[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// Ethernet type and IP header, lengths and identification zero. The pseudo header's sum, or

@@ -98,7 +98,7 @@ fn number(frame: &[u8]) -> Option<u32> {
 }
 
 fn tcp(lab: &Lab) -> Result<()> {
-    let (_daemon, hosts) = four(lab)?;
+    let (daemon, hosts) = four(lab)?;
     for pair in [[0, 1], [1, 2], [3, 0]] {
         let (from, to) = (&hosts[pair[0]], &hosts[pair[1]]);
         from.ping(&to.address, 1)?;
@@ -106,6 +106,16 @@ fn tcp(lab: &Lab) -> Result<()> {
         let bytes = super::tcp::measure(from, &to.address, &["-n", "32M"])?;
         ensure!(bytes >= 16 << 20, "only {bytes} bytes arrived");
     }
+    // Tens of thousands of packets: one round of 32 is timed.
+    let document = daemon.json("workers --stages")?;
+    let spent = |pointer: &str| {
+        let of = |n: u32| document.pointer(&format!("/workers/{n}/stages/{pointer}"));
+        [0, 1].into_iter().filter_map(of).filter_map(|v| v.as_f64()).sum::<f64>()
+    };
+    for some in ["packets", "cycles_per_packet/receive", "cycles_per_packet/transmit"] {
+        ensure!(spent(some) > 0.0, "no {some} of any worker's stages: {document}");
+    }
+    ensure!(spent("cycles_per_packet/conntrack") == 0.0, "nothing was tracked: {document}");
     Ok(())
 }
 

@@ -64,6 +64,18 @@ dropped, by reason:
 }
 
 #[test]
+fn stages_of_workers() {
+    let cycles = json!({"receive": 31.04, "extract": 12.5, "actions": 40.0, "transmit": 20.0});
+    let stages = json!({"packets": 4096, "cycles_per_packet": cycles});
+    let report = json!({"workers": [{"worker": 0, "core": 3, "stages": stages}, {"worker": 1}]});
+    let want = "\
+WORKER  TIMED  RECEIVE  EXTRACT  CACHE  CLASSIFIER  UPCALL  ACTIONS  CONNTRACK  TRANSMIT    ALL
+     0   4096     31.0     12.5    0.0         0.0     0.0     40.0        0.0      20.0  103.5
+";
+    assert_eq!(rendered(&Command::Workers { stages: true }, &report), want);
+}
+
+#[test]
 fn fdb_and_its_counts() {
     let report = json!({"bridge": "br0", "entries": [
         {"port": "eth1", "ofport": 1, "vlan": 10, "mac": "02:00:00:00:00:01", "age": 3}]});
@@ -116,7 +128,7 @@ fn workers_and_version() {
     let report = json!({"workers": [{"worker": 0, "core": 3, "packets": 1000, "cycles_per_packet": 151.4,
         "exact_hit_rate": 0.95, "idle": 0.5, "packets_per_burst": 8.25,
         "queues": ["eth1/0"], "burst_sizes": [{"packets": 1, "bursts": 5}]}]});
-    let text = rendered(&Command::Workers {}, &report);
+    let text = rendered(&Command::Workers { stages: false }, &report);
     assert!(text.contains("95.0%") && text.contains("151") && text.contains("50.0%"), "{text}");
     assert!(text.ends_with("worker 0 polls eth1/0\nworker 0 bursts by size 1:5\n"), "{text}");
     let report = json!({"version": "9.9.9", "pid": 7, "uptime": 90061});
@@ -126,7 +138,8 @@ fn workers_and_version() {
 #[test]
 fn an_answer_of_another_shape_is_an_error_not_a_panic() {
     let raw = serde_json::value::to_raw_value(&json!([1, "x"])).expect("raw");
-    for command in [Command::Show { bridge: None }, Command::Workers {}, Command::Version {}] {
+    let workers = Command::Workers { stages: false };
+    for command in [Command::Show { bridge: None }, workers, Command::Version {}] {
         assert!(render(&command, &raw, Paint::plain()).is_err(), "{}", command.text());
     }
     assert_eq!(rendered(&Command::ListBr {}, &json!([1])), "");

@@ -3,8 +3,8 @@
 use flow::{DP_WORDS, FlowKey, MaskWords, sparse, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
-use super::{Classifier, Cold, Hot, INLINE, MAX_SUBTABLES, Megaflows, Subtable};
-use crate::index::Index;
+use super::{Classifier, Cold, Hot, INLINE, MAX_SUBTABLES, Megaflows, Shape, Subtable, edits};
+use crate::index::{Index, NONE};
 
 impl<T> Megaflows<T> {
     /// Install a megaflow for packets like `key` under `mask`. The mask must have all of
@@ -30,7 +30,7 @@ impl<T> Megaflows<T> {
             *v = key.word(*i) & m;
         }
         let rest = sub.words.iter().skip(INLINE).map(|(i, m)| key.word(*i) & m).collect();
-        let output = single_output(&program);
+        let (output, shape) = (single_output(&program), shape(&program));
         let hot = Hot {
             values,
             program,
@@ -38,6 +38,7 @@ impl<T> Megaflows<T> {
             bytes: 0,
             used: now,
             output,
+            shape,
             tcp_flags: 0,
             subtable: s as u16,
             live: true,
@@ -57,7 +58,9 @@ impl<T> Megaflows<T> {
             }
         };
         let cold = &self.cold;
-        self.subtables[s].index.insert(hash, id, |slot| cold[slot as usize].hash);
+        let sub = &mut self.subtables[s];
+        sub.index.insert(hash, id, |slot| cold[slot as usize].hash);
+        sub.only = if sub.index.len() == 1 { id } else { NONE };
         id
     }
 
@@ -108,7 +111,8 @@ impl<T> Megaflows<T> {
         }
         let words = mask.iter().collect();
         let (seeds, index) = (self.seeds, Index::default());
-        let fresh = Subtable { owner: c as u32, words, mask, seeds, index, hits: 0, live: true };
+        let (owner, only) = (c as u32, NONE);
+        let fresh = Subtable { owner, words, mask, seeds, index, only, hits: 0, live: true };
         let s = match self.subtables.iter().position(|s| !s.live) {
             Some(s) => {
                 self.subtables[s] = fresh;
@@ -144,6 +148,10 @@ impl<T> Megaflows<T> {
         let note = cold.note.take();
         let sub = &mut self.subtables[s];
         sub.index.remove(cold.hash, id);
+        sub.only = match sub.index.len() {
+            1 => sub.index.slots().next().unwrap_or(NONE),
+            _ => NONE,
+        };
         if sub.index.is_empty() {
             sub.live = false;
             let owner = sub.owner as usize;
@@ -170,7 +178,7 @@ impl<T> Megaflows<T> {
     pub fn renew(&mut self, id: u32, program: Program, note: T) -> Option<T> {
         let hot = &mut self.hot[id as usize];
         hot.stale = false;
-        hot.output = single_output(&program);
+        (hot.output, hot.shape) = (single_output(&program), shape(&program));
         if *hot.program != *program {
             hot.program = program;
         }
@@ -183,4 +191,25 @@ fn single_output(program: &[DpAction]) -> DpPort {
         [DpAction::Output(p)] => *p,
         _ => DpPort(0),
     }
+}
+
+fn shape(program: &[DpAction]) -> Shape {
+    match program {
+        [DpAction::Output(_)] => Shape::Output,
+        [DpAction::Drop(_)] => Shape::Drop,
+        [DpAction::Ct(_), DpAction::Recirculate(_)] => Shape::Track,
+        [DpAction::TunnelPop(_)] => Shape::Pop,
+        _ if edits(program)
+            .is_some_and(|(steps, _)| steps[..steps.len() - 1].iter().all(is_edit)) =>
+        {
+            Shape::Edits
+        }
+        _ => Shape::Steps,
+    }
+}
+
+/// Whether a step changes the packet, and nothing else.
+fn is_edit(step: &DpAction) -> bool {
+    use DpAction::{PopVlan, PushVlan, Set, TunnelPush};
+    matches!(step, PushVlan { .. } | PopVlan | Set(_) | TunnelPush(_))
 }

@@ -4,6 +4,7 @@ use flow::{FlowKey, sparse};
 
 use super::{BURST, Found, INLINE, Megaflows, Subtable};
 use crate::index::NONE;
+use crate::stages::{Stage, StageClock};
 use flow::cpu::prefetch;
 
 /// The keys of packets that are looked up together.
@@ -46,9 +47,16 @@ impl Keys for Picked<'_> {
 }
 
 impl<T> Megaflows<T> {
-    /// Look up `n` packets that all have `meta` in [`word::META`]. `out` must be as long.
+    /// Look up `n` packets that all have `meta` in [`word::META`]. `out` must be as long. The caller says
+    /// to the clock what comes next.
     #[inline]
-    pub fn lookup<K: Keys>(&mut self, meta: u64, keys: K, out: &mut [Found]) {
+    pub fn lookup<K: Keys>(
+        &mut self,
+        meta: u64,
+        keys: K,
+        out: &mut [Found],
+        clock: &mut StageClock,
+    ) {
         let n = keys.count();
         debug_assert!(n == out.len() && n <= BURST);
         let Some(c) = self.by_meta.get(&meta).map(|c| *c as usize) else {
@@ -59,8 +67,10 @@ impl<T> Megaflows<T> {
         let mut ids = [NONE; BURST];
         let ids = &mut ids[..n];
         if self.classifiers[c].use_cache {
-            self.through_cache(c, keys, ids);
+            clock.enter(Stage::Cache);
+            self.through_cache(c, keys, ids, clock);
         } else {
+            clock.enter(Stage::Classifier);
             self.classify(c, keys, ids, None);
         }
         for (id, out) in ids.iter().zip(out) {
@@ -72,7 +82,13 @@ impl<T> Megaflows<T> {
         }
     }
 
-    fn through_cache<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32]) {
+    fn through_cache<K: Keys>(
+        &mut self,
+        c: usize,
+        keys: K,
+        ids: &mut [u32],
+        clock: &mut StageClock,
+    ) {
         let n = keys.count();
         let mut hashes = [0u64; BURST];
         for (i, h) in hashes[..n].iter_mut().enumerate() {
@@ -100,6 +116,7 @@ impl<T> Megaflows<T> {
         self.classifiers[c].cache_tries += n as u64;
         self.classifiers[c].cache_hits += hits;
         if hits < n as u64 {
+            clock.enter(Stage::Classifier);
             self.classify(c, keys, ids, Some(&hashes));
         }
     }
@@ -160,10 +177,30 @@ impl<T> Megaflows<T> {
         self.counters.classifier_hits += u64::from(asked - missed);
     }
 
+    /// Compare the packets in `left` with a subtable's only megaflow; the bits of those that match.
+    #[inline(always)]
+    fn compare<K: Keys>(&self, sub: &Subtable, keys: K, ids: &mut [u32], left: u32) -> u32 {
+        if sub.words.is_empty() {
+            bits(left).for_each(|i| ids[i] = sub.only);
+            return left;
+        }
+        let mut found = 0;
+        for i in bits(left) {
+            if self.values_match(sub.only, sub, keys.key(i)) {
+                ids[i] = sub.only;
+                found |= 1 << i;
+            }
+        }
+        found
+    }
+
     /// Probe one subtable for the packets in `left`; the bits of those found.
     #[inline(always)]
     fn probe<K: Keys>(&self, s: usize, keys: K, ids: &mut [u32], left: u32) -> u32 {
         let sub = &self.subtables[s];
+        if sub.only != NONE {
+            return self.compare(sub, keys, ids, left);
+        }
         let mut hashes = [0u64; BURST];
         // Small tables are in the nearest cache anyway.
         let large = sub.index.len() > 256;

@@ -22,13 +22,11 @@ mod lookup;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
 pub use lookup::{Keys, Picked};
 
 use flow::key::mix;
 use flow::{FlowKey, MaskWords, Match, word};
-use ofproto::program::{DpPort, Program};
+use ofproto::program::{DpAction, DpPort, Program};
 
 use crate::index::{HashCache, Index};
 
@@ -53,11 +51,44 @@ pub struct Hot {
     pub used: u64,
     /// The port, if the program is a single output; 0 otherwise.
     pub output: DpPort,
+    /// What kind of program it is.
+    pub shape: Shape,
     /// Union of the TCP flags seen.
     pub tcp_flags: u16,
     subtable: u16,
     live: bool,
     stale: bool,
+}
+
+/// What kind of program a megaflow has, as far as its packets are treated differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A single output.
+    Output,
+    /// Changes of the packet, then an output.
+    Edits,
+    /// A drop.
+    Drop,
+    /// Track the packet, look it up again.
+    Track,
+    /// Take the packet out of a tunnel.
+    Pop,
+    /// Anything else.
+    Steps,
+}
+
+/// A program of changes and one output at its end: its steps, and the port.
+#[inline(always)]
+pub fn edits(program: &[DpAction]) -> Option<(&[DpAction], DpPort)> {
+    // A copy that is all there is, is no copy.
+    let program = match program {
+        [DpAction::Clone(steps)] => steps,
+        _ => program,
+    };
+    match program.last()? {
+        DpAction::Output(port) => Some((program, *port)),
+        _ => None,
+    }
 }
 
 /// The part that only set-up, sweeping and dumps touch.
@@ -76,6 +107,9 @@ struct Subtable {
     mask: MaskWords,
     seeds: [u64; 2],
     index: Index,
+    /// The only megaflow, if there is but one: it is compared with, not searched. Else
+    /// [`crate::index::NONE`].
+    only: u32,
     hits: u64,
     live: bool,
 }
@@ -187,8 +221,9 @@ impl std::hash::Hasher for Mix {
 }
 
 impl<T> Megaflows<T> {
-    /// An empty set, with an exact-match cache of `cache_buckets` times eight entries.
-    pub fn new(cache_buckets: usize) -> Self {
+    /// An empty set, with an exact-match cache of `cache_buckets` times eight entries. Who knows `seed`
+    /// can make megaflows that collide.
+    pub fn new(cache_buckets: usize, seed: u64) -> Self {
         Megaflows {
             hot: Vec::new(),
             cold: Vec::new(),
@@ -198,7 +233,7 @@ impl<T> Megaflows<T> {
             by_meta: Default::default(),
             cache: HashCache::new(cache_buckets),
             empty: Program::from([]),
-            seeds: [(); 2].map(|()| RandomState::new().build_hasher().finish()),
+            seeds: [seed, mix(seed, 0x9e37_79b9_7f4a_7c15)],
             counters: LookupCounters::default(),
         }
     }
@@ -307,6 +342,15 @@ impl Hot {
     /// Whether it waits to be translated again.
     pub fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// Count packets that hit, with all their bytes and the union of their TCP flags.
+    #[inline(always)]
+    pub fn count(&mut self, packets: u64, bytes: u64, tcp_flags: u16, now: u64) {
+        self.packets += packets;
+        self.bytes += bytes;
+        self.used = now;
+        self.tcp_flags |= tcp_flags;
     }
 
     /// The action program.

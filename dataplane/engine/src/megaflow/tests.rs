@@ -73,7 +73,7 @@ proptest! {
         cached in any::<bool>(),
     ) {
         let meta = 1 << 32;
-        let mut mega: Megaflows<usize> = Megaflows::new(4);
+        let mut mega: Megaflows<usize> = Megaflows::new(4, 7);
         // (id, key, mask, stale)
         let mut naive: Vec<(u32, FlowKey, FlowKey, bool)> = Vec::new();
         for op in ops {
@@ -110,7 +110,7 @@ proptest! {
             let mut found = vec![Found::Miss; keys.len()];
             // Twice: what the first look put into the cache answers the second.
             for _ in 0..2 {
-                mega.lookup(meta, &keys[..], &mut found);
+                mega.lookup(meta, &keys[..], &mut found, &mut Default::default());
                 for (key, found) in keys.iter().zip(&found) {
                     let want = naive.iter().find(|(_, k, m, _)| agrees(k, key, m));
                     let want = match want {
@@ -124,7 +124,7 @@ proptest! {
             prop_assert_eq!(mega.len(), naive.len());
             // Packets that came another way match nothing.
             let other = packet(meta + 1, &packets[0]);
-            mega.lookup(meta + 1, std::slice::from_ref(&other), &mut found[..1]);
+            mega.lookup(meta + 1, std::slice::from_ref(&other), &mut found[..1], &mut Default::default());
             prop_assert_eq!(found[0], Found::Miss);
         }
         for (id, key, mask, _) in &naive {
@@ -137,7 +137,7 @@ proptest! {
 
 #[test]
 fn past_the_limit_of_masks_megaflows_match_exactly() {
-    let mut mega: Megaflows<()> = Megaflows::new(4);
+    let mut mega: Megaflows<()> = Megaflows::new(4, 7);
     for i in 0..MAX_SUBTABLES as u64 + 50 {
         let mut key = packet(1 << 32, &[]);
         key.set_word(word::IPV4, i);
@@ -147,7 +147,7 @@ fn past_the_limit_of_masks_megaflows_match_exactly() {
         mask.set_word(word::L4, i + 1);
         mega.insert(&key, &mask, Program::from([]), 1, ());
         let mut found = [Found::Miss];
-        mega.lookup(1 << 32, std::slice::from_ref(&key), &mut found);
+        mega.lookup(1 << 32, std::slice::from_ref(&key), &mut found, &mut Default::default());
         assert!(matches!(found[0], Found::Hit(_)));
     }
     assert!(mega.subtable_count() <= MAX_SUBTABLES + 1);
@@ -156,7 +156,7 @@ fn past_the_limit_of_masks_megaflows_match_exactly() {
 /// Hosts and ports that count up, as a scan of a network has them, fall into buckets evenly.
 #[test]
 fn regular_values_do_not_collide() {
-    let mut mega: Megaflows<()> = Megaflows::new(4);
+    let mut mega: Megaflows<()> = Megaflows::new(4, 7);
     let mut mask = FlowKey::ZERO;
     mask.set_word(word::META, u64::MAX);
     for f in [Field::NwSrc, Field::NwDst, Field::TpDst] {

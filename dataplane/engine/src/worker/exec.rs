@@ -21,11 +21,13 @@ use super::command::Owners;
 use super::cutting;
 use super::fragments::{self, Waiting};
 use super::order::Order;
+use super::popped::Popped;
 use super::tracked::{CT_WORDS, Later, Tracked};
 use super::waiting::ForNeighbours;
 use crate::handover::Handed;
 use crate::samples::DropSample;
 use crate::shared::{Event, Shared, WorkerShared, add};
+use crate::stages::{Stage, StageClock};
 
 /// Clones nested in each other at most; translation never nests deeper.
 const MAX_CLONES: usize = 16;
@@ -100,6 +102,8 @@ pub(super) struct Transmit {
     pub order: Order,
     /// Packets that are tracked and looked up again together.
     pub later: Later,
+    /// Packets that come out of tunnels together.
+    pub popped: Popped,
     /// Fragments that wait for others of their datagram.
     pub fragments: Waiting,
     /// Cuts outer packets that may be cut.
@@ -108,6 +112,8 @@ pub(super) struct Transmit {
     pub outer_fragments: Fragments<()>,
     /// The version of the configuration that packets are treated by.
     pub version: u64,
+    /// Where the cycles of this round go.
+    pub clock: StageClock,
     /// Packets that wait for a neighbour.
     pub waiting: ForNeighbours,
     random: u64,
@@ -131,12 +137,13 @@ pub(super) struct Where<'a> {
 }
 
 impl<'a> Where<'a> {
+    #[inline(always)]
     pub fn new(key: &'a FlowKey, off: Offsets) -> Where<'a> {
         Where {
             key,
             off,
             rule: None,
-            tracked: Tracked::NOT,
+            tracked: Tracked::not(),
             passes: 0,
             slot: None,
             encapsulated: false,
@@ -235,6 +242,7 @@ impl Metadata {
 impl Transmit {
     pub fn new(shared: Arc<Shared>, me: usize) -> Transmit {
         let pool = shared.region.pool();
+        let random = flow::key::mix(shared.seed ^ me as u64, 0xa076_1d64_78bd_642f);
         Transmit {
             shared,
             me,
@@ -253,11 +261,13 @@ impl Transmit {
             strays: Vec::new(),
             order: Order::default(),
             later: Later::default(),
+            popped: Popped::default(),
             fragments: fragments::none(),
             cutter: tunnel::Cutter::default(),
             outer_fragments: Fragments::new(FragLimits::default()),
             version: 0,
-            random: flow::cpu::cycles() | 1,
+            clock: StageClock::default(),
+            random,
             waiting: ForNeighbours::default(),
         }
     }
@@ -334,7 +344,7 @@ impl Transmit {
     }
 
     /// Send a packet out of a port, as it is.
-    #[inline]
+    #[inline(always)]
     pub fn output(&mut self, port: DpPort, packet: Packet, at: &Where<'_>) {
         match self.local.get(port.0 as usize) {
             Some(&slot) if slot != NO_SLOT => self.stage(slot, packet),
@@ -342,7 +352,40 @@ impl Transmit {
         }
     }
 
-    #[inline]
+    /// Send packets out of a port, as they are; how many bytes they have.
+    #[inline(always)]
+    pub fn output_run(
+        &mut self,
+        port: DpPort,
+        packets: impl Iterator<Item = Packet>,
+        keys: &[FlowKey],
+    ) -> u64 {
+        let mut bytes = 0;
+        let slot = self.local.get(port.0 as usize).copied().unwrap_or(NO_SLOT);
+        let Some(s) = self.slots.get_mut(usize::from(slot)) else {
+            for (packet, key) in packets.zip(keys) {
+                bytes += packet.len() as u64;
+                self.hand_over(port, packet, &Where::new(key, Offsets::default()));
+            }
+            return bytes;
+        };
+        if !s.dirty {
+            s.dirty = true;
+            self.dirty.push(slot);
+        }
+        for packet in packets {
+            bytes += packet.len() as u64;
+            s.staged.push(packet);
+            if s.staged.is_full() {
+                let before = self.clock.enter(Stage::Transmit);
+                s.queue.tx_burst(&mut self.pool, &mut s.staged);
+                self.clock.enter(before);
+            }
+        }
+        bytes
+    }
+
+    #[inline(always)]
     fn stage(&mut self, slot: u16, packet: Packet) {
         let s = &mut self.slots[usize::from(slot)];
         if !s.dirty {
@@ -351,7 +394,9 @@ impl Transmit {
         }
         s.staged.push(packet);
         if s.staged.is_full() {
+            let before = self.clock.enter(Stage::Transmit);
             s.queue.tx_burst(&mut self.pool, &mut s.staged);
+            self.clock.enter(before);
         }
     }
 
@@ -454,6 +499,46 @@ impl Transmit {
         self.run_nested(program, packet, at, 0);
     }
 
+    /// Change a packet and send it out of a port, which is the last of the steps: programs of
+    /// [`crate::megaflow::Shape::Edits`].
+    #[inline(always)]
+    pub fn edit_and_output(
+        &mut self,
+        steps: &[DpAction],
+        port: DpPort,
+        mut packet: Packet,
+        at: &mut Where<'_>,
+    ) {
+        let edits = steps.len().saturating_sub(1);
+        for (i, step) in steps[..edits].iter().enumerate() {
+            match (self.edit(step, &mut packet, at), step) {
+                (Ok(()), _) => {}
+                (Err(Drop::TooBig), DpAction::TunnelPush(push)) if !push.encap.df() => {
+                    return self.push_in_fragments(push, &steps[i + 1..], packet, at, 0);
+                }
+                (Err(why), _) => return self.drop_packet(packet, why, at),
+            }
+        }
+        self.output(port, packet, at);
+    }
+
+    /// A step that changes the packet, and nothing else.
+    #[inline(always)]
+    fn edit(
+        &mut self,
+        step: &DpAction,
+        packet: &mut Packet,
+        at: &mut Where<'_>,
+    ) -> Result<(), Drop> {
+        match step {
+            DpAction::PushVlan { tpid, tci } => edit::push_vlan(packet, &mut at.off, *tpid, *tci),
+            DpAction::PopVlan => edit::pop_vlan(packet, &mut at.off),
+            DpAction::Set(set) => edit::set(packet, &at.off, set),
+            DpAction::TunnelPush(push) => self.tunnel_push(push, packet, at),
+            _ => Err(Drop::Unsupported),
+        }
+    }
+
     pub fn run_nested(
         &mut self,
         program: &[DpAction],
@@ -472,11 +557,9 @@ impl Transmit {
                     self.output_copy(*port, &packet, cut.take(), at);
                     Ok(())
                 }
-                DpAction::PushVlan { tpid, tci } => {
-                    edit::push_vlan(&mut packet, &mut at.off, *tpid, *tci)
+                DpAction::PushVlan { .. } | DpAction::PopVlan | DpAction::Set(_) => {
+                    self.edit(step, &mut packet, at)
                 }
-                DpAction::PopVlan => edit::pop_vlan(&mut packet, &mut at.off),
-                DpAction::Set(set) => edit::set(&mut packet, &at.off, set),
                 DpAction::Truncate(n) => {
                     cut = Some(*n as usize);
                     Ok(())
@@ -500,7 +583,12 @@ impl Transmit {
                 DpAction::Ct(ct) if self.must_wait(ct, at) => {
                     return self.hold(ct, &program[i + 1..], packet, at, depth, i + depth == 0);
                 }
-                DpAction::Ct(ct) => self.track(ct, &mut packet, at),
+                DpAction::Ct(ct) => {
+                    let before = self.clock.enter(Stage::Conntrack);
+                    let done = self.track(ct, &mut packet, at);
+                    self.clock.enter(before);
+                    done
+                }
                 DpAction::CtClear => {
                     at.tracked = Tracked::Since(None);
                     Ok(())

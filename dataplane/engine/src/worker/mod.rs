@@ -15,6 +15,7 @@ mod icmp;
 mod order;
 mod outer_cut;
 mod park;
+mod popped;
 mod sweep;
 mod tracked;
 mod tunnel;
@@ -35,8 +36,9 @@ use ofproto::snapshot::{LogNode, Snapshot};
 use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
 
-use crate::megaflow::{BURST, Found, Megaflows, Picked};
+use crate::megaflow::{BURST, Found, Megaflows, Picked, Shape, edits};
 use crate::shared::{Event, Shared, add};
+use crate::stages::Stage;
 use command::Command;
 use exec::{Recirculated, Transmit, Where};
 use flow::cpu::{cycles, prefetch};
@@ -47,6 +49,8 @@ use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
 const CACHE_BUCKETS: usize = 1 << 14;
+/// Makes the seed of a worker's caches another one than that of what all workers share.
+const SEED: u64 = 0xe703_7ed1_a0b4_28db;
 /// Changes that a worker applies one by one at most; past that all megaflows are stale.
 const MAX_LAG: usize = 100_000;
 
@@ -134,7 +138,7 @@ impl Worker {
             log: snapshot.log.clone(),
             flows: Flows {
                 snapshot,
-                mega: Megaflows::new(CACHE_BUCKETS),
+                mega: Megaflows::new(CACHE_BUCKETS, flow::key::mix(shared.seed, SEED ^ me as u64)),
                 feet: Default::default(),
                 out: Translation::default(),
             },
@@ -180,7 +184,13 @@ impl Worker {
 
     /// One round; how much there was to do.
     pub fn round(&mut self) -> usize {
-        self.tx.now = self.started.elapsed().as_millis() as u64 + 1;
+        self.round_at(self.started.elapsed().as_millis() as u64 + 1)
+    }
+
+    /// One round, at that time: milliseconds since the switch was started, which never go back.
+    pub fn round_at(&mut self, now: u64) -> usize {
+        self.tx.now = now;
+        self.tx.clock.begin();
         self.boundary();
         if !self.tx.waiting.is_empty() {
             self.release_waiting();
@@ -193,7 +203,9 @@ impl Worker {
         if self.shared.workers.len() > 1 {
             work += self.tx.take_handed();
         }
+        self.tx.clock.enter(Stage::Transmit);
         self.tx.flush();
+        self.tx.clock.end(work as u64, &self.shared.workers[self.me].stages);
         work + self.housekeeping()
     }
 
@@ -315,6 +327,7 @@ impl Worker {
         add(&w.bursts, 1);
         add(&w.burst_sizes[n.min(BURST)], 1);
         self.forward(slot, port);
+        self.tx.clock.enter(Stage::Receive);
         self.receivers.note(slot, self.tx.now);
         n
     }
@@ -324,6 +337,7 @@ impl Worker {
     fn forward(&mut self, slot: usize, port: DpPort) {
         let n = self.burst.len();
         let meta = u64::from(port.0) << 32;
+        self.tx.clock.enter(Stage::Extract);
         for packet in self.burst.iter() {
             prefetch(packet.data());
         }
@@ -334,17 +348,29 @@ impl Worker {
             key.set_word(word::META, meta);
             *off = extract(packet.data(), packet.len(), key);
         }
-        self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n]);
+        self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n], &mut self.tx.clock);
+        self.tx.clock.enter(Stage::Actions);
         let alone = self.receivers.is_alone(slot, self.tx.now);
         self.tx.order.begin();
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
-        for (i, packet) in burst.drain(..).enumerate() {
-            let mut at = Where { slot: Some(i as u8), ..Where::new(&keys[i], offsets[i]) };
+        let mut packets = burst.drain(..);
+        let mut i = 0;
+        while i < n {
+            let run = run_of(&found[..n], i);
+            let next = run.end;
             match found[i] {
-                Found::Hit(id) => hit(flows, tx, id, packet, &mut at),
-                _ => missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot)),
+                Found::Hit(id) => hit_run(flows, tx, id, &mut packets, run, (keys, offsets)),
+                _ => {
+                    for (i, packet) in run.zip(packets.by_ref()) {
+                        let mut at = Where::new(&keys[i], offsets[i]);
+                        at.slot = Some(i as u8);
+                        missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot));
+                    }
+                }
             }
+            i = next;
         }
+        drop(packets);
         if tx.order.is_busy() || !tx.strays.is_empty() {
             self.finish((!alone).then_some(slot));
         }
@@ -379,7 +405,10 @@ impl Worker {
     /// Bring the packets of the burst that were put off on their way. Each turn takes up the
     /// first of them, which waits for none, so that it comes to an end.
     fn settle(&mut self, budget: Option<usize>) {
-        while !self.tx.later.is_empty() || !self.tx.again.is_empty() {
+        let waits =
+            |tx: &Transmit| !(tx.popped.is_empty() && tx.later.is_empty() && tx.again.is_empty());
+        while waits(&self.tx) {
+            self.pop_together(budget);
             self.track_together(budget);
             self.look_up_again(budget);
         }
@@ -416,6 +445,7 @@ impl Worker {
         budget: Option<usize>,
     ) {
         let Worker { keys, offsets, found, flows, tx, .. } = self;
+        tx.clock.enter(Stage::Extract);
         let mut slots = [0; BURST];
         for (r, slot) in group.iter_mut().zip(&mut slots) {
             *slot = r.slot.unwrap_or_default();
@@ -424,13 +454,16 @@ impl Worker {
         }
         let n = group.len();
         add(&tx.worker().counters.recirculated, n as u64);
-        flows.mega.lookup(meta, Picked { keys, slots: &slots[..n] }, &mut found[..n]);
+        let picked = Picked { keys, slots: &slots[..n] };
+        flows.mega.lookup(meta, picked, &mut found[..n], &mut tx.clock);
+        tx.clock.enter(Stage::Actions);
         for (i, r) in group.drain(..).enumerate() {
             let Recirculated { packet, conn: (zone, conn), passes, state, bad, .. } = r;
             tx.order.take_up(slots[i]);
             let at = usize::from(slots[i]);
-            let (tracked, slot) = (Tracked::AsInKey(zone, conn), Some(slots[i]));
-            let mut at = Where { tracked, passes, slot, ..Where::new(&keys[at], offsets[at]) };
+            let mut at = Where::new(&keys[at], offsets[at]);
+            at.tracked = Tracked::AsInKey(zone, conn);
+            (at.passes, at.slot) = (passes, Some(slots[i]));
             if let Some(why) = bad {
                 tx.drop_packet(packet, why, &at);
                 continue;
@@ -455,24 +488,78 @@ impl Worker {
     }
 }
 
+/// The packets from `from` on that were found the same.
+#[inline(always)]
+fn run_of(found: &[Found], from: usize) -> std::ops::Range<usize> {
+    let more = found[from..].iter().skip(1).take_while(|f| **f == found[from]).count();
+    from..from + 1 + more
+}
+
+/// The next packets of the burst, all of one megaflow: those whose keys and offsets are at `run`.
+#[inline(always)]
+fn hit_run(
+    flows: &mut Flows,
+    tx: &mut Transmit,
+    id: u32,
+    packets: &mut impl Iterator<Item = Packet>,
+    run: std::ops::Range<usize>,
+    (keys, offsets): (&[FlowKey; BURST], &[Offsets; BURST]),
+) {
+    let count = run.len();
+    if count == 1 {
+        let Some(packet) = packets.next() else { return };
+        let mut at = Where::new(&keys[run.start], offsets[run.start]);
+        at.slot = Some(run.start as u8);
+        return hit(flows, tx, id, packet, &mut at);
+    }
+    let ours = &keys[run.clone()];
+    let flags = ours.iter().fold(0, |flags, key| flags | (key.word(word::L4) >> 16) as u16);
+    let hot = flows.mega.hot(id);
+    let mut bytes = 0;
+    // While others are put off, each has to be asked whether it waits for one of them.
+    let free = !tx.order.is_busy();
+    if free && hot.output != DpPort(0) {
+        bytes = tx.output_run(hot.output, packets.take(count), ours);
+    } else if free
+        && hot.shape == Shape::Edits
+        && let Some((edits, port)) = edits(hot.program())
+    {
+        for (i, packet) in run.zip(packets) {
+            bytes += packet.len() as u64;
+            tx.edit_and_output(edits, port, packet, &mut Where::new(&keys[i], offsets[i]));
+        }
+    } else {
+        for (i, packet) in run.zip(packets) {
+            bytes += packet.len() as u64;
+            let mut at = Where::new(&keys[i], offsets[i]);
+            at.slot = Some(i as u8);
+            run_program(flows, tx, id, packet, &mut at);
+        }
+    }
+    flows.mega.hot(id).count(count as u64, bytes, flags, tx.now);
+}
+
 /// A packet whose megaflow is known.
 #[inline(always)]
 fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
     let hot = flows.mega.hot(id);
-    hot.packets += 1;
-    hot.bytes += packet.len() as u64;
-    hot.used = tx.now;
-    hot.tcp_flags |= (at.key.word(word::L4) >> 16) as u16;
+    hot.count(1, packet.len() as u64, (at.key.word(word::L4) >> 16) as u16, tx.now);
     if hot.output != DpPort(0) && !(tx.order.is_busy() && tx.is_behind(at)) {
         return tx.output(hot.output, packet, at);
     }
     run_program(flows, tx, id, packet, at);
 }
 
-#[inline(never)]
+#[inline]
 fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
-    if upcall::drop_reason(flows.mega.hot(id).program()).is_some() {
+    let hot = flows.mega.hot(id);
+    if hot.shape == Shape::Drop {
         at.rule = flows.mega.note(id).and_then(|n| n.last_rule);
+    } else if hot.shape == Shape::Edits
+        && !tx.order.is_busy()
+        && let Some((edits, port)) = edits(hot.program())
+    {
+        return tx.edit_and_output(edits, port, packet, at);
     }
     run_or_wait(tx, flows.mega.hot(id).program(), packet, at);
 }
@@ -480,8 +567,15 @@ fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at
 /// Run a packet's program, unless it is run for several together or waits for another packet.
 #[inline(always)]
 fn run_or_wait(tx: &mut Transmit, program: &Program, packet: Packet, at: &mut Where<'_>) {
-    let Transmit { later, order, .. } = tx;
-    if let Err(packet) = later.put_aside(order, program, packet, at) {
+    let Transmit { later, popped, again, order, .. } = tx;
+    let others = !(later.is_empty() && again.is_empty());
+    let aside = popped.put_aside(order, others, program, packet, at).or_else(|packet| match popped
+        .is_empty()
+    {
+        true => later.put_aside(order, program, packet, at),
+        false => later.put_behind(order, program, packet, at),
+    });
+    if let Err(packet) = aside {
         tx.run(program, packet, at);
     }
 }
@@ -501,7 +595,9 @@ fn missed(
     }
     // An earlier packet of the burst may have brought the megaflow.
     let mut found = [Found::Miss];
-    flows.mega.lookup(at.key.word(word::META), std::slice::from_ref(at.key), &mut found);
+    let one = std::slice::from_ref(at.key);
+    flows.mega.lookup(at.key.word(word::META), one, &mut found, &mut tx.clock);
+    tx.clock.enter(Stage::Actions);
     let stale = match found[0] {
         Found::Hit(id) => return hit(flows, tx, id, packet, at),
         Found::Stale(id) => Some(id),
@@ -511,7 +607,9 @@ fn missed(
     if slot.is_some_and(|s| !tx.slots[s].budget.take(now)) {
         return tx.drop_packet(packet, Drop::UpcallLimit, at);
     }
+    tx.clock.enter(Stage::Upcall);
     let made = flows.upcall(at.key, frozen, stale, tx);
+    tx.clock.enter(Stage::Actions);
     match made {
         Ok(id) => hit(flows, tx, id, packet, at),
         Err(program) => {

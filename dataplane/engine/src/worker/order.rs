@@ -8,8 +8,8 @@
 //! with which it came, whatever tracking makes of it. Flows with equal hashes count as one, so
 //! that a packet may wait for a stranger, which harms nothing.
 //!
-//! Invariants: `pending` has exactly the slots of packets that are put off (in [`super::tracked::Later`]
-//! or among those that are looked up again); a packet waits for an earlier slot only, so the
+//! Invariants: `pending` has exactly the slots of packets that are put off (in [`super::tracked::Later`],
+//! [`super::popped::Popped`], or among those that are looked up again); a packet waits for an earlier slot only, so the
 //! first of the pending ones never waits.
 
 use flow::key::mix;

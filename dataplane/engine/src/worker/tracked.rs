@@ -25,6 +25,7 @@ use super::order::Order;
 use super::{Worker, hit, missed};
 use crate::megaflow::{BURST, Found, Picked};
 use crate::shared::add;
+use crate::stages::Stage;
 
 /// Words of a key that say what tracking said.
 pub(super) const CT_WORDS: usize = word::TUN_ID - word::CT;
@@ -39,7 +40,11 @@ pub(super) enum Tracked {
 }
 
 impl Tracked {
-    pub const NOT: Tracked = Tracked::AsInKey(0, ConnRef::NONE);
+    /// Not tracked. (No constant, of which all bytes would be copied.)
+    #[inline(always)]
+    pub fn not() -> Tracked {
+        Tracked::AsInKey(0, ConnRef::NONE)
+    }
 
     /// The packet's connection, and its zone.
     pub fn conn(&self) -> (u16, ConnRef) {
@@ -213,6 +218,24 @@ impl Later {
         self.put_elsewhere(order, program, packet, slot, at)
     }
 
+    /// The same while packets are put off that are taken up before these: one that waits for any of
+    /// them joins no group.
+    #[cold]
+    pub fn put_behind(
+        &mut self,
+        order: &mut Order,
+        program: &Program,
+        packet: Packet,
+        at: &Where<'_>,
+    ) -> Result<(), Packet> {
+        match at.slot {
+            Some(slot) if order.must_wait(slot, at.key) => {
+                self.wait(order, program, packet, slot, at)
+            }
+            _ => self.put_aside(order, program, packet, at),
+        }
+    }
+
     #[inline(never)]
     fn put_elsewhere(
         &mut self,
@@ -314,6 +337,7 @@ impl Worker {
         let Some(first) = group.members.first() else { return };
         let n = group.members.len();
         let meta = keys[usize::from(first.slot)].word(word::META) >> 32 << 32 | u64::from(state.id);
+        tx.clock.enter(Stage::Conntrack);
         let inputs = group.members.iter().map(|m| {
             let at = usize::from(m.slot);
             let mut input = Input::of(&m.packet, &offsets[at], ct.zone);
@@ -338,16 +362,15 @@ impl Worker {
             *slot = m.slot;
         }
         add(&tx.worker().counters.recirculated, n as u64);
-        flows.mega.lookup(meta, Picked { keys, slots: &slots[..n] }, &mut found[..n]);
+        let picked = Picked { keys, slots: &slots[..n] };
+        flows.mega.lookup(meta, picked, &mut found[..n], &mut tx.clock);
+        tx.clock.enter(Stage::Actions);
         for (i, m) in group.members.drain(..).enumerate() {
             tx.order.take_up(m.slot);
             let at = usize::from(m.slot);
-            let mut at = Where {
-                tracked: Tracked::AsInKey(ct.zone, verdicts[i].conn),
-                passes: m.passes,
-                slot: Some(m.slot),
-                ..Where::new(&keys[at], offsets[at])
-            };
+            let mut at = Where::new(&keys[at], offsets[at]);
+            at.tracked = Tracked::AsInKey(ct.zone, verdicts[i].conn);
+            (at.passes, at.slot) = (m.passes, Some(m.slot));
             if let Some(why) = m.bad {
                 tx.drop_packet(m.packet, why, &at);
                 continue;

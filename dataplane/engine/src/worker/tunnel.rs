@@ -134,9 +134,9 @@ impl Transmit {
     }
 
     /// Take the outer headers off a packet, and have what was inside looked up.
-    #[inline]
+    #[cold]
     pub(super) fn tunnel_pop(&mut self, listener: DpPort, mut packet: Packet, at: &Where<'_>) {
-        let decapsulated = self.decapsulate(listener, &mut packet, at);
+        let decapsulated = self.decapsulate_one(listener, &mut packet, at);
         if packet.is_chained() && decapsulated.is_ok() {
             let len = packet.len();
             packet = match self.in_one_buffer(packet) {
@@ -163,7 +163,7 @@ impl Transmit {
         }
     }
 
-    fn decapsulate(
+    fn decapsulate_one(
         &mut self,
         listener: DpPort,
         packet: &mut Packet,
@@ -172,7 +172,6 @@ impl Transmit {
         if at.passes >= MAX_PASSES {
             return Err(Drop::Recursion);
         }
-        let (kind, _) = listens(listener).ok_or(Drop::TunnelNoPort)?;
         let found;
         let (outer, off) = if at.encapsulated {
             let mut key = FlowKey::ZERO;
@@ -182,17 +181,39 @@ impl Transmit {
         } else {
             (at.key, at.off)
         };
-        let inner = decap(packet, &off, outer, kind)?;
+        self.decapsulate(listener, packet, &off, outer).map(Metadata::of_tunnel)
+    }
+
+    /// Take the outer headers, which are extracted, off a packet; what they said, as words of a key from
+    /// [`word::TUN_ID`] on.
+    #[inline(always)]
+    pub(super) fn decapsulate(
+        &mut self,
+        listener: DpPort,
+        packet: &mut Packet,
+        off: &Offsets,
+        outer: &FlowKey,
+    ) -> Result<[u64; word::METADATA - word::TUN_ID], Drop> {
+        let (kind, _) = listens(listener).ok_or(Drop::TunnelNoPort)?;
+        let inner = decap(packet, off, outer, kind)?;
         inner.strip(packet, &mut self.pool)?;
-        Ok(Metadata::of_tunnel(inner.words(outer)))
+        Ok(inner.words(outer))
     }
 }
 
 /// Give a packet that came out of a tunnel the congestion mark that the outer header asks for.
+#[inline(always)]
 pub(super) fn take_mark(packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
-    let ty = key.get64(Field::EthType);
     let outer = key.get64(Field::TunTos) as u8;
-    if outer & ecn::MASK == 0 || off.end == 0 || ty != 0x800 && ty != 0x86dd {
+    match outer & ecn::MASK {
+        0 => Ok(()),
+        _ => mark(outer, packet, off, key),
+    }
+}
+
+fn mark(outer: u8, packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
+    let ty = key.get64(Field::EthType);
+    if off.end == 0 || ty != 0x800 && ty != 0x86dd {
         return Ok(());
     }
     let had = key.get64(Field::NwTos) as u8;

@@ -245,11 +245,3 @@ fn apply(effect: &Effect, used: u64, tx: &mut Transmit) {
         }
     }
 }
-
-/// Why a packet of this program is dropped, if it is.
-pub(super) fn drop_reason(program: &Program) -> Option<Drop> {
-    match &**program {
-        [DpAction::Drop(why)] => Some(*why),
-        _ => None,
-    }
-}

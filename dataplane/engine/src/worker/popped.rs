@@ -1,0 +1,135 @@
+//! Packets that come out of tunnels, those of a burst together.
+//!
+//! A program that is no more than "take the outer headers off" is not run packet by packet: its packets
+//! are put aside ([`Popped`]). Their keys are made over into those of the inner packets where they are,
+//! and all of a listener are looked up together. They stay in the order in which they came, and what has to
+//! wait for one of them does ([`super::order`]).
+
+use afxdp::Packet;
+use flow::{Drop, FlowKey, Offsets, extract, word};
+use ofproto::program::{DpAction, DpPort, Program};
+
+use super::exec::{MAX_PASSES, Transmit, Where};
+use super::order::Order;
+use super::{Worker, hit, missed, tunnel};
+use crate::megaflow::{BURST, Found, Picked};
+use crate::shared::add;
+use crate::stages::Stage;
+
+/// A packet put aside.
+struct Member {
+    packet: Packet,
+    listener: DpPort,
+    /// Where its key and offsets are in the worker's arrays.
+    slot: u8,
+    passes: u8,
+    /// Why it is to be dropped.
+    bad: Option<Drop>,
+}
+
+/// The packets of a burst that are put aside, each with a key of its own in the worker's arrays: at most
+/// [`BURST`].
+#[derive(Default)]
+pub(super) struct Popped {
+    waiting: Vec<Member>,
+    /// The same list's memory while its packets are on their way and others join them.
+    spare: Vec<Member>,
+}
+
+impl Popped {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Put a packet aside, or give it back if it is no such packet, or has to wait for one that is put off
+    /// elsewhere, where `others` are.
+    #[inline]
+    pub fn put_aside(
+        &mut self,
+        order: &mut Order,
+        others: bool,
+        program: &Program,
+        packet: Packet,
+        at: &Where<'_>,
+    ) -> Result<(), Packet> {
+        let [DpAction::TunnelPop(listener)] = **program else { return Err(packet) };
+        let alone = at.encapsulated || packet.is_chained() || at.passes >= MAX_PASSES;
+        let Some(slot) = at.slot.filter(|_| !alone && self.waiting.len() < BURST) else {
+            return Err(packet);
+        };
+        // Behind the last of these is right for every packet, if nobody else is put off.
+        if others && order.must_wait(slot, at.key) {
+            return Err(packet);
+        }
+        order.put_off(slot, at.key);
+        let member = Member { packet, listener, slot, passes: at.passes + 1, bad: None };
+        self.waiting.push(member);
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Bring what was put aside on its way.
+    #[inline(never)]
+    pub(super) fn pop_together(&mut self, budget: Option<usize>) {
+        if self.tx.popped.is_empty() {
+            return;
+        }
+        let mut members = std::mem::take(&mut self.tx.popped.spare);
+        std::mem::swap(&mut members, &mut self.tx.popped.waiting);
+        let Worker { keys, offsets, found, flows, tx, .. } = self;
+        add(&tx.worker().counters.recirculated, members.len() as u64);
+        let mut slots = [0; BURST];
+        for (m, slot) in members.iter_mut().zip(&mut slots) {
+            let at = usize::from(m.slot);
+            // All at once: they go on in their order, so that whoever waits for one of them comes later.
+            tx.order.take_up(m.slot);
+            m.bad = open(m, &mut keys[at], &mut offsets[at], tx).err();
+            *slot = m.slot;
+        }
+        let mut from = 0;
+        for group in members.chunk_by(|a, b| a.listener == b.listener) {
+            let these = from..from + group.len();
+            from = these.end;
+            let picked = Picked { keys, slots: &slots[these.clone()] };
+            flows.mega.lookup(meta(group[0].listener), picked, &mut found[these], &mut tx.clock);
+        }
+        tx.clock.enter(Stage::Actions);
+        for (m, found) in members.drain(..).zip(found.iter()) {
+            let at = usize::from(m.slot);
+            let mut at = Where::new(&keys[at], offsets[at]);
+            (at.passes, at.slot) = (m.passes, Some(m.slot));
+            if let Some(why) = m.bad {
+                tx.drop_packet(m.packet, why, &at);
+                continue;
+            }
+            match *found {
+                Found::Hit(id) => hit(flows, tx, id, m.packet, &mut at),
+                _ => missed(flows, tx, m.packet, &mut at, None, budget),
+            }
+        }
+        self.tx.popped.spare = members;
+    }
+}
+
+/// What the packets of a listener are looked up with.
+fn meta(listener: DpPort) -> u64 {
+    u64::from(listener.0) << 32
+}
+
+/// Take the outer headers off, and make the key over into the inner packet's. On failure the key is still
+/// the outer one's, unless the packet was found bad inside.
+#[inline(always)]
+fn open(
+    m: &mut Member,
+    key: &mut FlowKey,
+    off: &mut Offsets,
+    tx: &mut Transmit,
+) -> Result<(), Drop> {
+    let said = tx.decapsulate(m.listener, &mut m.packet, off, key)?;
+    key.clear_groups();
+    key.set_word(word::META, meta(m.listener));
+    key.set_words(word::TUN_ID, &said);
+    *off = extract(m.packet.data(), m.packet.len(), key);
+    tunnel::take_mark(&mut m.packet, off, key)
+}
