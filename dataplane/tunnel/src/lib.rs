@@ -4,7 +4,7 @@
 //! - [`table`]: which tunnel port does a received packet belong to?
 //! - [`send`]: which outer header fields does a packet sent to a tunnel port get?
 //! - [`encap`], [`mod@decap`]: outer headers put on and taken off.
-//! - [`cut`]: what is too big and may be cut. [`ecn`]: congestion marks across tunnels. [`pmtu`]: answers to packets that are too big.
+//! - [`ecn`]: congestion marks across tunnels. [`pmtu`]: answers to packets that are too big.
 //! - [`route`], [`neigh`], [`kernel`], [`netlink`], [`ask`]: the way to the remote address, from own tables and the
 //!   kernel's.
 //!
@@ -13,7 +13,6 @@
 
 pub mod ask;
 pub mod config;
-pub mod cut;
 pub mod decap;
 pub mod ecn;
 pub mod encap;
@@ -26,7 +25,6 @@ pub mod send;
 pub mod table;
 
 pub use config::{Kind, TunnelConfig};
-pub use cut::Cutter;
 pub use decap::{Decap, decap};
 pub use encap::{Encap, Outer, Sender};
 pub use neigh::NeighTable;

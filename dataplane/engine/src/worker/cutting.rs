@@ -19,7 +19,8 @@ pub(super) fn may_be_cut(packet: &Packet, at: &Where<'_>) -> bool {
 }
 
 impl Transmit {
-    /// Do the rest of a program with each fragment of a packet.
+    /// Do the rest of a program with each fragment of a packet. Whether it could be cut; it is dropped if
+    /// not.
     #[cold]
     pub(super) fn send_in_pieces(
         &mut self,
@@ -28,13 +29,16 @@ impl Transmit {
         mut packet: Packet,
         at: &Where<'_>,
         depth: usize,
-    ) {
+    ) -> bool {
         // What is summed over the whole must be right before it is in pieces.
         flow::checksum::finish_partial(&mut packet);
         let frame = packet.to_vec();
         let (l3, end) = (usize::from(at.off.l3), usize::from(at.off.end));
         let whole = frame.get(l3..end).and_then(|ip| cut::cut(ip, mtu.into()));
-        let Some(pieces) = whole else { return self.drop_packet(packet, Drop::TooBig, at) };
+        let Some(pieces) = whole else {
+            self.drop_packet(packet, Drop::TooBig, at);
+            return false;
+        };
         self.pool.free_packet(packet);
         let mut key = FlowKey::ZERO;
         let mut bytes = Vec::with_capacity(l3 + usize::from(mtu));
@@ -60,9 +64,11 @@ impl Transmit {
                 rule: at.rule,
                 tracked: at.tracked,
                 passes: at.passes,
+                encapsulated: at.encapsulated,
                 ..Where::new(&key, off)
             };
             self.run_nested(rest, packet, &mut at, depth);
         }
+        true
     }
 }

@@ -106,8 +106,6 @@ pub(super) struct Transmit {
     pub popped: Popped,
     /// Fragments that wait for others of their datagram.
     pub fragments: Waiting,
-    /// Cuts outer packets that may be cut.
-    pub cutter: tunnel::Cutter,
     /// Fragments of outer packets.
     pub outer_fragments: Fragments<()>,
     /// The version of the configuration that packets are treated by.
@@ -263,7 +261,6 @@ impl Transmit {
             later: Later::default(),
             popped: Popped::default(),
             fragments: fragments::none(),
-            cutter: tunnel::Cutter::default(),
             outer_fragments: Fragments::new(FragLimits::default()),
             version: 0,
             clock: StageClock::default(),
@@ -638,7 +635,8 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::Fragment(mtu) if cutting::is_larger(at, *mtu) => {
-                    return self.send_in_pieces(*mtu, &program[i + 1..], packet, at, depth);
+                    self.send_in_pieces(*mtu, &program[i + 1..], packet, at, depth);
+                    return;
                 }
                 DpAction::Fragment(_) => Ok(()),
                 DpAction::Drop(why) => Err(*why),

@@ -2,7 +2,6 @@
 //! their fragments takes the rest of the way by itself.
 
 use afxdp::Packet;
-use flow::{Drop, FlowKey, extract};
 use ofproto::program::{DpAction, Push};
 
 use super::exec::{Transmit, Where};
@@ -29,21 +28,9 @@ impl Transmit {
         }
         at.encapsulated = true;
         let mtu = push.max_frame as usize + push.encap.overhead() - ETHERNET;
-        let mut cutter = std::mem::take(&mut self.cutter);
-        let done = cutter.cut(&packet, mtu, |fragment| {
-            let Some(piece) = self.pool.packet_from(fragment) else {
-                return self.note_drop(Drop::NoFrame, at, fragment.len());
-            };
-            at.off = extract(fragment, fragment.len(), &mut FlowKey::ZERO.clone());
-            self.run_nested(rest, piece, at, depth + 1);
-        });
-        self.cutter = cutter;
-        match done {
-            Ok(()) => {
-                push.counters.fragmented.add(1, len as u64, self.now);
-                self.pool.free_packet(packet);
-            }
-            Err(why) => self.drop_packet(packet, why, at),
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        if self.send_in_pieces(mtu, rest, packet, at, depth + 1) {
+            push.counters.fragmented.add(1, len as u64, self.now);
         }
     }
 }
