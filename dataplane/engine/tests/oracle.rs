@@ -363,3 +363,20 @@ proptest! {
         compare(steps)?;
     }
 }
+
+/// What is set in a solicitation before its type changes stands in it; what is set afterwards has no
+/// place in it any more.
+#[test]
+fn neighbour_fields_go_by_the_type_of_their_moment() {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+    packet6(&mut frame, 9, 1, (1, 2, 0, 0), 64, &[]);
+    let (sll, kind) = ("set_field:02:00:00:00:00:77->nd_sll", "set_field:128->icmpv6_type");
+    for (first, second) in [(sll, kind), (kind, sll)] {
+        let flow = format!(
+            "table=0,priority=1,in_port=1,icmp6,icmp_type=135,icmp_code=0,\
+             actions={first},{second},output:2,{sll},output:3"
+        );
+        let packets = vec![(1, frame.clone())];
+        compare(vec![Step::Add(flow), Step::Packets(packets)]).unwrap_or_else(|e| panic!("{e}"));
+    }
+}

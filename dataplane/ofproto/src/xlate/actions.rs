@@ -287,6 +287,10 @@ impl<'a> Ctx<'a> {
                 self.set_in_port(OfPort(key.get(Field::InPort) as u32));
             }
             _ => {
+                if field == Mf::Icmpv6Type && self.changes_nd() {
+                    // Fields of neighbour discovery are there as long as the type says so.
+                    self.commit();
+                }
                 let p = field.info().place;
                 // ECN stands in the same byte, and is a field of its own.
                 let mask = if field == Mf::NwTos { mask & 0xfc } else { mask };

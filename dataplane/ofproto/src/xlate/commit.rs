@@ -48,6 +48,11 @@ impl Ctx<'_> {
         self.out.program.push(DpAction::Set(Box::new(set)));
     }
 
+    /// Whether the packet in the datapath does not have all of our neighbour discovery fields yet.
+    pub(super) fn changes_nd(&self) -> bool {
+        (word::ARP_SHA..=word::ND).any(|w| self.dirty.word(w) != 0)
+    }
+
     fn commit_tags(&mut self) {
         self.tags_dirty = false;
         let want = self.consult_tags();
