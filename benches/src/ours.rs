@@ -339,6 +339,24 @@ pub const NAT: &str = "\
     table=1,ip,ct_state=+trk+est,actions=2
     table=2,ip,ct_state=+trk+est,actions=2";
 
+/// The trace of a row's answers, beside the one of its packets.
+fn reply(row: &str, trace: &str) -> Option<String> {
+    match Node::of_row(row) {
+        Some(Node::Network) => Some("cloud-1000-reply".to_owned()),
+        _ => row.starts_with("ct-est").then(|| format!("{trace}-reply")),
+    }
+}
+
+/// Write the traces that [`bench`] reads for a row.
+///
+/// # Errors
+/// If there is no such row, or a file cannot be written.
+pub fn write_traces(row: &str, dir: &Path) -> anyhow::Result<()> {
+    let (_, trace) = ROWS.iter().find(|(r, _)| *r == row).ok_or_else(|| other("no such row"))?;
+    crate::trace::write(dir, trace)?;
+    reply(row, trace).map_or(Ok(()), |reply| crate::trace::write(dir, &reply))
+}
+
 /// A bench with the rules of a row.
 ///
 /// # Errors
@@ -353,13 +371,16 @@ pub fn bench(row: &str, traces: &Path) -> std::io::Result<Bench> {
     if row.starts_with("ct-est") || row.starts_with("ct-unanswered") {
         b.flows(NAT)?;
     }
-    if row.starts_with("ct-est") {
-        b.second_input(read(format!("{trace}-reply"))?)?;
+    let reply = reply(row, trace).map(read).transpose()?;
+    if row.starts_with("ct-est")
+        && let Some(reply) = reply.clone()
+    {
+        b.second_input(reply)?;
     }
     if let Some(node) = Node::of_row(row) {
         cloud::set_up(&mut b, node).map_err(|e| other(&format!("{e:#}")))?;
-        if let Some(outside) = cloud::outside(&b) {
-            answer_once(&mut b, outside, read("cloud-1000-reply".to_owned())?)?;
+        if let (Some(outside), Some(reply)) = (cloud::outside(&b), reply) {
+            answer_once(&mut b, outside, reply)?;
         }
     } else if let Some((kind, way, tunnels)) = tunnels::of_row(row) {
         tunnels::set_up(&mut b, kind, way, tunnels)?;

@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use benches::{ours, trace};
+use benches::ours;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -51,10 +51,7 @@ fn a_warm_worker_allocates_nothing() {
         if mix.ends_with("-100000") {
             continue;
         }
-        trace::write(dir.path(), mix).expect(mix);
-        if mix.starts_with("nat-") {
-            trace::write(dir.path(), &format!("{mix}-reply")).expect(mix);
-        }
+        ours::write_traces(row, dir.path()).expect(row);
         let mut bench = ours::bench(row, dir.path()).expect(row);
         bench.publish();
         while bench.received() < 50_000 {

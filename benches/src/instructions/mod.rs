@@ -20,7 +20,7 @@ use e2e::cmd;
 
 pub use kept::{Kept, Row, compare};
 
-use crate::{ours, trace};
+use crate::ours;
 
 /// By how much a row may cost more than what is kept.
 pub const TOLERANCE: f64 = 0.03;
@@ -69,11 +69,7 @@ pub fn count(
 }
 
 fn count_row(membench: &Path, row: &str, dir: &Path) -> Result<Row> {
-    let (_, mix) = ours::ROWS.iter().find(|(name, _)| *name == row).context("no such row")?;
-    trace::write(dir, mix)?;
-    if mix.starts_with("nat-") {
-        trace::write(dir, &format!("{mix}-reply"))?;
-    }
+    ours::write_traces(row, dir)?;
     let out = dir.join("callgrind.out");
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--collect-atstart=no"]);
