@@ -4,7 +4,7 @@
 //! of rules. Memory is the growth of
 //! the resident set, so only differences of many megabytes mean something.
 
-use classifier::{Change, Footprints, Rule, RuleTable};
+use classifier::{Change, Footprints, Rule, RuleTable, Visits};
 use flow::key::mix;
 use flow::{Field, FlowKey, Match};
 use std::hint::black_box;
@@ -173,10 +173,12 @@ fn visit(flow: u32, table: u32) -> (FlowKey, FlowKey, u64) {
 
 const VISITS: u32 = 10;
 
-fn record(f: &mut Footprints, flow: u32, visits: &[(FlowKey, FlowKey, u64)]) {
-    for (table, (k, wc, rule)) in visits.iter().enumerate() {
-        f.add(table as u32, k, wc, *rule, 10, flow);
+fn record(f: &mut Footprints, flow: u32, looked: &[(FlowKey, FlowKey, u64)], list: &mut Visits) {
+    list.clear();
+    for (table, (k, wc, rule)) in looked.iter().enumerate() {
+        list.push(table as u32, k, wc, *rule, 10);
     }
+    f.add(flow, list, std::iter::empty());
 }
 
 fn footprints() {
@@ -185,6 +187,7 @@ fn footprints() {
     let mut f = Footprints::new();
     let mut spent = Duration::ZERO;
     let mut visits = vec![visit(0, 0); 8 * VISITS as usize];
+    let mut list = Visits::default();
     let mut record_all = |f: &mut Footprints, range: std::ops::Range<u32>| {
         let mut spent = Duration::ZERO;
         for part in range.step_by(8) {
@@ -193,7 +196,7 @@ fn footprints() {
             }
             let start = Instant::now();
             for (d, v) in (part..).zip(visits.chunks(VISITS as usize)) {
-                record(f, d, v);
+                record(f, d, v, &mut list);
             }
             spent += start.elapsed();
         }

@@ -17,5 +17,5 @@ pub mod rules;
 mod subtable;
 
 pub use conjunction::Conjunction;
-pub use footprint::{Change, Dependency, Footprints};
+pub use footprint::{Change, Dependency, Footprints, Visits};
 pub use rules::{Found, Rule, RuleTable};

@@ -41,6 +41,14 @@ pub struct Found<'a, R> {
     pub floor: i32,
 }
 
+impl<R> Clone for Found<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Found<'_, R> {}
+
 /// The rules of one table.
 pub struct RuleTable<R> {
     subtables: Ordered<R>,

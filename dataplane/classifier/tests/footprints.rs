@@ -3,7 +3,7 @@
 
 mod common;
 
-use classifier::{Change, Dependency, Footprints, Rule, RuleTable};
+use classifier::{Change, Dependency, Footprints, Rule, RuleTable, Visits};
 use common::{TestRule, any_mask, any_match, conjunctive_rule, key, table};
 use flow::{Field, FlowKey, Match};
 use proptest::prelude::*;
@@ -64,6 +64,17 @@ enum Op {
     TouchKey {
         key: u64,
     },
+}
+
+/// Record one lookup: table, key, bits consulted, rule and priority.
+fn add_visit(
+    f: &mut Footprints,
+    (table, key, wc, rule, priority): (u32, &FlowKey, &FlowKey, u64, i32),
+    dependent: u32,
+) {
+    let mut visits = Visits::default();
+    visits.push(table, key, wc, rule, priority);
+    f.add(dependent, &visits, std::iter::empty());
 }
 
 /// Two tables whose numbers end in the same bits.
@@ -137,13 +148,13 @@ proptest! {
         for op in ops {
             match op {
                 Op::Add { table, key, wc, rule, priority, dependent } => {
-                    f.add(table, &key, &wc, rule, priority, dependent);
+                    add_visit(&mut f, (table, &key, &wc, rule, priority), dependent);
                     let id = (table, Match::new(&key, &wc));
                     naive.visits.insert(id.clone(), (rule, priority));
                     naive.depends.entry(dependent).or_default().insert(id);
                 }
                 Op::AddKey { key, dependent } => {
-                    f.add_dep(key, dependent);
+                    f.add(dependent, &Visits::default(), std::iter::once(key));
                     naive.keys.entry(dependent).or_default().insert(key);
                 }
                 Op::Remove { dependent } => {
@@ -196,7 +207,7 @@ fn record(f: &mut Footprints, t: &RuleTable<TestRule>, keys: &[FlowKey]) -> Vec<
         let mut wc = FlowKey::ZERO;
         let found = t.find(key, &mut wc);
         let rule = found.rule.map_or(0, |r| r.id);
-        f.add(0, key, &wc, rule, found.floor, d as u32);
+        add_visit(f, (0, key, &wc, rule, found.floor), d as u32);
         rule
     };
     keys.iter().enumerate().map(look).collect()
@@ -267,7 +278,7 @@ fn indexes_over_parts_of_the_bits_agree_with_a_walk() {
     };
     for n in 0..2000u32 {
         let priority = (n % 5) as i32 - 1;
-        f.add(3, &key(n), &wc, u64::from(n % 3), priority, n);
+        add_visit(&mut f, (3, &key(n), &wc, u64::from(n % 3), priority), n);
         let id = (3, Match::new(&key(n), &wc));
         naive.visits.insert(id.clone(), (u64::from(n % 3), priority));
         naive.depends.entry(n).or_default().insert(id);
@@ -296,7 +307,7 @@ fn indexes_over_parts_of_the_bits_agree_with_a_walk() {
             naive.depends.remove(&n);
         }
         for n in (round..2000).step_by(6) {
-            f.add(3, &key(n), &wc, 2, 4, n);
+            add_visit(&mut f, (3, &key(n), &wc, 2, 4), n);
             let id = (3, Match::new(&key(n), &wc));
             naive.visits.insert(id.clone(), (2, 4));
             naive.depends.entry(n).or_default().insert(id);
@@ -311,13 +322,13 @@ fn shared_visits_forget_who_left() {
     let mut f = Footprints::new();
     let (key, wc) = (FlowKey::ZERO, FlowKey::ZERO);
     for d in 0..10_000 {
-        f.add(1, &key, &wc, 5, 10, d);
-        f.add(1, &key, &wc, 5, 10, d);
+        add_visit(&mut f, (1, &key, &wc, 5, 10), d);
+        add_visit(&mut f, (1, &key, &wc, 5, 10), d);
     }
     for d in 0..9_990 {
         f.remove(d);
     }
-    f.add(1, &key, &wc, 5, 10, 3);
+    add_visit(&mut f, (1, &key, &wc, 5, 10), 3);
     let mut got = Vec::new();
     f.touched(1, &Match::default(), Change::Gone { rule: 5 }, &mut |d| got.push(d));
     got.sort_unstable();
@@ -325,4 +336,40 @@ fn shared_visits_forget_who_left() {
     assert_eq!(got, want, "each once");
     let sizes = f.sizes();
     assert_eq!((sizes.nodes, sizes.edges), (1, 11));
+}
+
+/// A decision of many lookups and keys, recorded at once and in parts, is touched by each of them.
+#[test]
+fn all_that_a_decision_was_made_from_is_recorded() {
+    let mut f = Footprints::new();
+    let mut visits = Visits::default();
+    let mut wc = FlowKey::ZERO;
+    wc.set(Field::TpDst, 0xffff);
+    for round in 0..3u32 {
+        visits.clear();
+        for table in 0..20 {
+            let mut key = FlowKey::ZERO;
+            key.set(Field::TpDst, u128::from(round));
+            visits.push(table, &key, &wc, u64::from(table) + 1, 7);
+        }
+        f.add(round, &visits, 0..5u64);
+        // What is there already, and one more.
+        f.add(round, &visits, 4..6u64);
+    }
+    assert_eq!(f.sizes().nodes, 3 * 20 + 6);
+    for table in 0..20 {
+        let mut got = BTreeSet::new();
+        let m = Match::default();
+        let rule = u64::from(table) + 1;
+        f.touched(table, &m, Change::Gone { rule }, &mut |d| got.extend([d]));
+        assert_eq!(got, BTreeSet::from([0, 1, 2]), "table {table}");
+    }
+    for key in 0..6 {
+        let mut got = BTreeSet::new();
+        f.touched_dep(key, &mut |d| got.extend([d]));
+        assert_eq!(got, BTreeSet::from([0, 1, 2]), "key {key}");
+    }
+    (0..3).for_each(|d| f.remove(d));
+    let sizes = f.sizes();
+    assert_eq!((sizes.nodes, sizes.groups, sizes.edges), (0, 0, 0));
 }

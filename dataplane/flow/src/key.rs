@@ -234,6 +234,13 @@ impl FlowKey {
         self.groups.insert(groups);
     }
 
+    /// Zero all words.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.words[..BASE_WORDS].fill(0);
+        self.clear_groups();
+    }
+
     /// Zero all words outside the base words.
     #[inline(always)]
     pub fn clear_groups(&mut self) {
@@ -312,16 +319,24 @@ impl FlowKey {
     /// The words that are not zero, as bits.
     #[inline]
     pub fn nonzero_map(&self) -> u64 {
-        let mut map = 0;
-        for i in 0..BASE_WORDS {
-            map |= u64::from(self.words[i] != 0) << i;
-        }
-        for (from, to) in self.groups.ranges() {
-            for i in from..to {
-                map |= u64::from(self.words[i] != 0) << i;
-            }
+        let mut map = nonzero(&self.words[..BASE_WORDS]);
+        if !self.groups.is_empty() {
+            map |= self.nonzero_of_group::<0>() | self.nonzero_of_group::<1>();
+            map |= self.nonzero_of_group::<2>() | self.nonzero_of_group::<3>();
+            map |= self.nonzero_of_group::<4>() | self.nonzero_of_group::<5>();
+            map |= self.nonzero_of_group::<6>() | self.nonzero_of_group::<7>();
         }
         map
+    }
+
+    /// The same for group number `G` alone: so many words that no loop is needed.
+    #[inline(always)]
+    fn nonzero_of_group<const G: usize>(&self) -> u64 {
+        if self.groups.0 >> G & 1 == 0 {
+            return 0;
+        }
+        let (from, to) = const { Groups::RANGES[G] };
+        nonzero(&self.words[from..to]) << from
     }
 
     /// A hash of the datapath words, for the exact-match cache.
@@ -395,6 +410,12 @@ impl std::fmt::Debug for FlowKey {
         }
         m.finish()
     }
+}
+
+/// Which of the words are not zero, as bits.
+#[inline(always)]
+fn nonzero(words: &[u64]) -> u64 {
+    words.iter().enumerate().fold(0, |map, (i, w)| map | u64::from(*w != 0) << i)
 }
 
 /// The lowest `bits` bits set; `bits` up to 64.

@@ -21,10 +21,22 @@ impl MaskWords {
         MaskWords { map, words: bits(map).map(|i| mask.word(i)).collect() }
     }
 
+    /// A mask of the words that are set in `map`, in their order.
+    pub fn from_words(map: u64, words: &[u64]) -> MaskWords {
+        debug_assert_eq!(map.count_ones() as usize, words.len());
+        MaskWords { map, words: words.into() }
+    }
+
     /// Which words have a mask, as bits.
     #[inline]
     pub fn map(&self) -> u64 {
         self.map
+    }
+
+    /// The masks themselves, in order of the word.
+    #[inline]
+    pub fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// The masks' (word index, mask), in order of the index.

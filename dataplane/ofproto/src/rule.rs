@@ -25,7 +25,10 @@ impl RuleStats {
     pub fn add(&self, packets: u64, bytes: u64, used: u64) {
         self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.used.fetch_max(used, Ordering::Relaxed);
+        // Mostly the time is known, and a look is cheaper than a change.
+        if self.used.load(Ordering::Relaxed) < used {
+            self.used.fetch_max(used, Ordering::Relaxed);
+        }
     }
 }
 
@@ -65,6 +68,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Where it is and whose: [`crate::snapshot::Bridge::table_id`] and its cookie.
+    pub fn place(&self) -> (u32, u64) {
+        (u32::from(self.bridge.0) << 8 | u32::from(self.table), self.cookie)
+    }
+
     /// Seconds without a packet until it goes; 0 for never.
     pub fn idle_timeout(&self) -> u16 {
         self.idle_timeout.load(Ordering::Relaxed)

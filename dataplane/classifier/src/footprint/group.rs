@@ -8,8 +8,9 @@
 //! Invariants: every index has every slot in use; `min_priority` and each chain's `min` are no
 //! higher than any of their lookups' priorities.
 
+use super::visits::Visit;
 use flow::sparse::{SEED, bits, mix_word};
-use flow::{FlowKey, MaskWords, Match};
+use flow::{MaskWords, Match};
 use hashbrown::HashMap;
 
 pub(super) const NONE: u32 = u32::MAX;
@@ -56,6 +57,12 @@ struct Chain {
     min: i32,
 }
 
+/// Whether two lists are equal: they are short, and a call would cost more than the comparison.
+#[inline(always)]
+pub(super) fn equal(a: &[u64], b: &[u64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
+}
+
 /// The bits on which a change and a group can disagree.
 pub(super) enum Common {
     /// None: every lookup of the group overlaps the change.
@@ -100,16 +107,12 @@ impl Group {
         self.len() == 0
     }
 
-    /// Whether the group is of these bits, of which `map` says the words that are not zero.
+    /// Whether the group is of this lookup's table and bits.
     #[inline]
-    pub(super) fn has_mask(&self, wc: &FlowKey, map: u64) -> bool {
-        self.mask.map() == map && self.mask.iter().all(|(w, m)| wc.word(w) == m)
-    }
-
-    /// Whether the slot has the values that the key has under the mask.
-    #[inline]
-    pub(super) fn has(&self, slot: u32, key: &FlowKey) -> bool {
-        self.mask.iter().zip(self.slot(slot)).all(|((w, m), v)| key.word(w) & m == *v)
+    pub(super) fn is_of(&self, visit: &Visit<'_>) -> bool {
+        self.table == visit.table
+            && self.mask.map() == visit.map
+            && equal(self.mask.words(), visit.masks)
     }
 
     /// A slot's masked values.
@@ -129,22 +132,18 @@ impl Group {
     }
 
     /// Put a lookup into a slot.
-    pub(super) fn add(&mut self, node: u32, key: &FlowKey, priority: i32) -> u32 {
+    pub(super) fn add(&mut self, node: u32, masked: &[u64], priority: i32) -> u32 {
         let n = self.mask.len();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { node: NONE, priority: 0 });
             self.values.resize(self.values.len() + n, 0);
             self.slots.len() as u32 - 1
         });
-        let values = &mut self.values[slot as usize * n..][..n];
-        for ((w, m), v) in self.mask.iter().zip(values) {
-            *v = key.word(w) & m;
-        }
+        self.values[slot as usize * n..][..n].copy_from_slice(masked);
         self.slots[slot as usize] = Slot { node, priority };
         self.min_priority = self.min_priority.min(priority);
-        let values = &self.values[slot as usize * n..][..n];
         for index in &mut self.indexes {
-            index.add(slot, values, priority);
+            index.add(slot, masked, priority);
         }
         slot
     }

@@ -69,25 +69,24 @@ impl Lists {
         Life { dependent, life }
     }
 
-    /// Add a node to a list.
-    #[inline]
-    pub(super) fn push(&mut self, dependent: u32, node: u32) -> Life {
+    /// Add nodes to a list.
+    pub(super) fn extend(&mut self, dependent: u32, mut nodes: &[u32]) {
         let d = dependent as usize;
         if d >= self.lists.len() {
             self.lists.resize(d + 1, List { head: NONE, life: 0 });
         }
-        let List { head, life } = self.lists[d];
-        let life = Life { dependent, life };
-        if let Some(chunk) = self.chunks.get_mut(head as usize)
-            && let Some(room) = chunk.nodes.iter_mut().find(|n| **n == NONE)
-        {
-            *room = node;
-            return life;
+        if let Some(chunk) = self.chunks.get_mut(self.lists[d].head as usize) {
+            let used = chunk.nodes.iter().take_while(|n| **n != NONE).count();
+            let n = nodes.len().min(CHUNK - used);
+            let (first, rest) = nodes.split_at(n);
+            chunk.nodes[used..used + n].copy_from_slice(first);
+            nodes = rest;
         }
-        let mut chunk = Chunk { next: head, nodes: [NONE; CHUNK] };
-        chunk.nodes[0] = node;
-        self.lists[d].head = self.new_chunk(chunk);
-        life
+        for part in nodes.chunks(CHUNK) {
+            let mut chunk = Chunk { next: self.lists[d].head, nodes: [NONE; CHUNK] };
+            chunk.nodes[..part.len()].copy_from_slice(part);
+            self.lists[d].head = self.new_chunk(chunk);
+        }
     }
 
     fn new_chunk(&mut self, chunk: Chunk) -> u32 {

@@ -21,6 +21,7 @@ mod group;
 mod lists;
 mod nodes;
 mod table;
+mod visits;
 
 use flow::{FlowKey, Match};
 use group::{Common, Group};
@@ -30,6 +31,8 @@ use nodes::hash_values;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use table::Table;
+
+pub use visits::Visits;
 
 const NONE: u32 = u32::MAX;
 /// Stands for the group in a node of a key.
@@ -76,10 +79,6 @@ pub enum Dependency {
     /// Some other state.
     Key(u64),
 }
-
-/// One recorded lookup, for as long as it has dependents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct VisitId(u32);
 
 struct Node {
     /// Index of the group, or [`KEYS`], or [`NONE`] for a free node.
@@ -129,8 +128,8 @@ pub struct Footprints {
     /// Groups by table and mask.
     by_mask: HashTable<u32>,
     tables: HashMap<u32, Table>,
-    /// For a hash of table and rule, the visit recorded last: most decisions share most visits
-    /// with the ones before, and a comparison is cheaper than two hash lookups. May be outdated.
+    /// For a hash of table and rule, or of a key, the node recorded last: most decisions share most of
+    /// theirs with the ones before, and a comparison is cheaper than hash lookups. May be outdated.
     recent: Box<[u32; RECENT]>,
     /// Changes so far: the clock of the indexes.
     now: u64,
@@ -182,62 +181,27 @@ impl Footprints {
         *self = Self::with_seed(self.seed);
     }
 
-    /// Record that a decision was made from a lookup of `key` in `table` that consulted the bits
-    /// `wc` and found `rule` (0: none).
+    /// Record what a decision was made from: lookups, and other state, which the caller names by hashes.
+    /// Equal hashes of different state only make more decisions stale than need be.
     ///
-    /// `priority` is the one from which on a new rule would change the result, -1 for a miss
-    /// ([`Found::floor`](crate::Found::floor)). Where an equal lookup is recorded already, the
-    /// result given now replaces the older one: whoever translates has adopted all changes, and
-    /// so the older decisions were touched by what made the difference.
-    pub fn add(
-        &mut self,
-        table: u32,
-        key: &FlowKey,
-        wc: &FlowKey,
-        rule: u64,
-        priority: i32,
-        dependent: u32,
-    ) -> VisitId {
-        let recent = recent_slot(table, rule);
-        let node = self.recent[recent];
-        if self.is_visit(node, table, key, wc, rule) {
-            self.update(node, rule, priority);
-            self.link(node, dependent);
-            return VisitId(node);
+    /// Where an equal lookup is recorded already, the result given now replaces the older one: whoever
+    /// translates has adopted all changes, and so the older decisions were touched by what made the
+    /// difference.
+    pub fn add(&mut self, dependent: u32, visits: &Visits, keys: impl Iterator<Item = u64>) {
+        let mut made_from = std::mem::take(&mut self.scratch);
+        let life = self.lists.life(dependent);
+        for visit in visits.iter() {
+            let node = self.visit(&visit);
+            self.link(node, life, &mut made_from);
         }
-        let group = self.group(table, wc);
-        let g = &self.groups[group as usize];
-        let hash = hash_values(self.seed, group, g.mask.iter().map(|(w, m)| key.word(w) & m));
-        let (nodes, groups) = (&self.nodes, &self.groups);
-        let found = self.by_value.find(hash, |n| {
-            let node = &nodes[*n as usize];
-            node.group == group && groups[group as usize].has(node.slot, key)
-        });
-        let node = match found.copied() {
-            Some(node) => {
-                self.update(node, rule, priority);
-                node
-            }
-            None => self.new_visit(group, hash, key, rule, priority),
-        };
-        self.recent[recent] = node;
-        self.link(node, dependent);
-        VisitId(node)
-    }
-
-    /// Record that a decision was made from other state, which the caller names by a hash. Equal
-    /// hashes of different state only make more decisions stale than need be.
-    pub fn add_dep(&mut self, key: u64, dependent: u32) {
-        let hash = hash_values(self.seed, KEYS, std::iter::once(key));
-        let node = match self.find_key(key, hash) {
-            Some(node) => node,
-            None => {
-                let node = self.new_node(KEYS, 0, key);
-                self.insert_by_value(hash, node);
-                node
-            }
-        };
-        self.link(node, dependent);
+        for key in keys {
+            let node = self.key(key);
+            self.link(node, life, &mut made_from);
+        }
+        self.edges += made_from.len();
+        self.lists.extend(dependent, &made_from);
+        made_from.clear();
+        self.scratch = made_from;
     }
 
     /// Forget a decision.

@@ -4,10 +4,11 @@
 //! `by_mask` every group that is not in `free_groups`; `empty_groups` counts those of them that
 //! have no visit.
 
-use super::group::Group;
+use super::group::{Group, equal};
+use super::lists::Life;
 use super::table::Table;
-use super::{EMPTY_GROUPS, Footprints, KEYS, NONE, Node};
-use flow::FlowKey;
+use super::visits::Visit;
+use super::{EMPTY_GROUPS, Footprints, KEYS, NONE, Node, recent_slot};
 use flow::key::mix;
 use flow::sparse::mix_word;
 use smallvec::SmallVec;
@@ -33,16 +34,67 @@ fn hash_group(seed: u64, group: &Group) -> u64 {
 }
 
 impl Footprints {
-    pub(super) fn link(&mut self, n: u32, dependent: u32) {
+    /// Let a node have one more dependent, and `made_from` the node.
+    #[inline]
+    pub(super) fn link(&mut self, n: u32, life: Life, made_from: &mut Vec<u32>) {
         let node = &mut self.nodes[n as usize];
         // The dependents of one node come one after the other, so an equal one would be the last.
         // One that comes twice for other reasons costs only its place.
-        if node.dependents.last() == Some(&self.lists.life(dependent)) {
+        if node.dependents.last() == Some(&life) {
             return;
         }
-        node.dependents.push(self.lists.push(dependent, n));
+        node.dependents.push(life);
         node.live += 1;
-        self.edges += 1;
+        made_from.push(n);
+    }
+
+    /// The node of a lookup, with its result as it is now.
+    #[inline]
+    pub(super) fn visit(&mut self, visit: &Visit<'_>) -> u32 {
+        let recent = recent_slot(visit.table, visit.rule);
+        let node = self.recent[recent];
+        if self.is_visit(node, visit) {
+            self.update(node, visit);
+            return node;
+        }
+        let node = self.find_visit(visit);
+        self.recent[recent] = node;
+        node
+    }
+
+    fn find_visit(&mut self, visit: &Visit<'_>) -> u32 {
+        let group = self.group(visit);
+        let hash = hash_values(self.seed, group, visit.values.iter().copied());
+        let (nodes, groups) = (&self.nodes, &self.groups);
+        let found = self.by_value.find(hash, |n| {
+            let node = &nodes[*n as usize];
+            node.group == group && groups[group as usize].slot(node.slot) == visit.values
+        });
+        match found.copied() {
+            Some(node) => {
+                self.update(node, visit);
+                node
+            }
+            None => self.new_visit(group, hash, visit),
+        }
+    }
+
+    /// The node of other state.
+    #[inline]
+    pub(super) fn key(&mut self, key: u64) -> u32 {
+        let recent = recent_slot(KEYS, key);
+        let node = self.recent[recent];
+        if self.nodes.get(node as usize).is_some_and(|n| n.group == KEYS && n.rule == key) {
+            return node;
+        }
+        let hash = hash_values(self.seed, KEYS, std::iter::once(key));
+        let node = self.find_key(key, hash).unwrap_or_else(|| {
+            let node = self.new_node(KEYS, 0, key);
+            self.insert_by_value(hash, node);
+            node
+        });
+        self.recent[recent] = node;
+        node
     }
 
     pub(super) fn find_key(&self, key: u64, hash: u64) -> Option<u32> {
@@ -82,18 +134,11 @@ impl Footprints {
         }
     }
 
-    pub(super) fn new_visit(
-        &mut self,
-        group: u32,
-        hash: u64,
-        key: &FlowKey,
-        rule: u64,
-        priority: i32,
-    ) -> u32 {
-        let n = self.new_node(group, NONE, rule);
+    fn new_visit(&mut self, group: u32, hash: u64, visit: &Visit<'_>) -> u32 {
+        let n = self.new_node(group, NONE, visit.rule);
         let g = &mut self.groups[group as usize];
         self.empty_groups -= usize::from(g.is_empty());
-        let slot = g.add(n, key, priority);
+        let slot = g.add(n, visit.values, visit.floor);
         self.nodes[n as usize].slot = slot;
         self.link_rule(n);
         self.insert_by_value(hash, n);
@@ -101,15 +146,17 @@ impl Footprints {
     }
 
     /// A lookup was made again: note its result.
-    pub(super) fn update(&mut self, n: u32, rule: u64, priority: i32) {
-        let (group, slot) = (self.nodes[n as usize].group as usize, self.nodes[n as usize].slot);
-        if self.nodes[n as usize].rule != rule {
+    #[inline]
+    fn update(&mut self, n: u32, visit: &Visit<'_>) {
+        let node = &mut self.nodes[n as usize];
+        let (group, slot) = (node.group as usize, node.slot);
+        if node.rule != visit.rule {
             self.unlink_rule(n);
-            self.nodes[n as usize].rule = rule;
+            self.nodes[n as usize].rule = visit.rule;
             self.link_rule(n);
         }
-        if self.groups[group].priority(slot) != priority {
-            self.groups[group].set_priority(slot, priority);
+        if self.groups[group].priority(slot) != visit.floor {
+            self.groups[group].set_priority(slot, visit.floor);
         }
     }
 
@@ -170,44 +217,29 @@ impl Footprints {
         }
     }
 
-    /// Whether the node is this visit, with this result.
+    /// Whether the node is this visit, with this rule.
     #[inline]
-    pub(super) fn is_visit(
-        &self,
-        n: u32,
-        table: u32,
-        key: &FlowKey,
-        wc: &FlowKey,
-        rule: u64,
-    ) -> bool {
+    fn is_visit(&self, n: u32, visit: &Visit<'_>) -> bool {
         let Some(node) = self.nodes.get(n as usize) else { return false };
         let Some(group) = self.groups.get(node.group as usize) else { return false };
-        node.rule == rule
-            && group.table == table
-            && group.has(node.slot, key)
-            && group.has_mask(wc, wc.nonzero_map())
+        node.rule == visit.rule && group.is_of(visit) && equal(group.slot(node.slot), visit.values)
     }
 
     /// The group of a table and the bits consulted.
-    pub(super) fn group(&mut self, table: u32, wc: &FlowKey) -> u32 {
-        let map = wc.nonzero_map();
-        let hash = hash_mask(self.seed, table, map, flow::sparse::bits(map).map(|w| wc.word(w)));
-        let is = |g: &u32| {
-            let group = &self.groups[*g as usize];
-            group.table == table && group.has_mask(wc, map)
-        };
-        match self.by_mask.find(hash, is) {
+    fn group(&mut self, visit: &Visit<'_>) -> u32 {
+        let hash = hash_mask(self.seed, visit.table, visit.map, visit.masks.iter().copied());
+        match self.by_mask.find(hash, |g| self.groups[*g as usize].is_of(visit)) {
             Some(g) => *g,
-            None => self.new_group(table, wc, hash),
+            None => self.new_group(visit, hash),
         }
     }
 
-    fn new_group(&mut self, table: u32, wc: &FlowKey, hash: u64) -> u32 {
+    fn new_group(&mut self, visit: &Visit<'_>, hash: u64) -> u32 {
         let live = self.groups.len() - self.free_groups.len() - self.empty_groups;
         if self.empty_groups > live + EMPTY_GROUPS {
             self.drop_empty_groups();
         }
-        let group = Group::new(table, flow::MaskWords::new(wc));
+        let group = Group::new(visit.table, flow::MaskWords::from_words(visit.map, visit.masks));
         let g = match self.free_groups.pop() {
             Some(g) => {
                 self.groups[g as usize] = group;
@@ -221,7 +253,7 @@ impl Footprints {
         self.empty_groups += 1;
         let (seed, groups) = (self.seed, &self.groups);
         self.by_mask.insert_unique(hash, g, |g| hash_group(seed, &groups[*g as usize]));
-        self.tables.entry(table).or_insert_with(Table::new).add(g);
+        self.tables.entry(visit.table).or_insert_with(Table::new).add(g);
         g
     }
 

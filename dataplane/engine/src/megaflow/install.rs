@@ -21,7 +21,6 @@ impl<T> Megaflows<T> {
     ) -> u32 {
         let meta = key.word(word::META);
         let c = self.classifier_for(meta);
-        let mask = self.mask_for(c, mask);
         let s = self.subtable_for(c, mask);
         let sub = &self.subtables[s];
         let hash = sub.hash(key);
@@ -87,24 +86,25 @@ impl<T> Megaflows<T> {
 
     /// The mask's datapath words without META, or the exact mask if there are too many masks.
     fn mask_for(&self, c: usize, mask: &FlowKey) -> MaskWords {
-        let mut m = FlowKey::ZERO;
-        for i in sparse::bits(mask.nonzero_map()).filter(|i| *i != word::META && *i < DP_WORDS) {
-            m.set_word(i, mask.word(i));
-        }
-        let m = MaskWords::new(&m);
         let class = &self.classifiers[c];
-        let known = class.order.iter().any(|s| self.subtables[usize::from(*s)].mask == m);
+        let map = matched_words(mask);
+        let known = class.order.iter().any(|s| self.subtables[usize::from(*s)].is_of(map, mask));
+        let mut m = FlowKey::ZERO;
         if known || class.order.len() < MAX_SUBTABLES {
-            return m;
+            sparse::bits(map).for_each(|i| m.set_word(i, mask.word(i)));
+        } else {
+            (0..DP_WORDS).filter(|i| *i != word::META).for_each(|i| m.set_word(i, u64::MAX));
         }
-        let mut exact = FlowKey::ZERO;
-        for i in (0..DP_WORDS).filter(|i| *i != word::META) {
-            exact.set_word(i, u64::MAX);
-        }
-        MaskWords::new(&exact)
+        MaskWords::new(&m)
     }
 
-    fn subtable_for(&mut self, c: usize, mask: MaskWords) -> usize {
+    fn subtable_for(&mut self, c: usize, mask: &FlowKey) -> usize {
+        let map = matched_words(mask);
+        let order = &self.classifiers[c].order;
+        if let Some(s) = order.iter().find(|s| self.subtables[usize::from(**s)].is_of(map, mask)) {
+            return usize::from(*s);
+        }
+        let mask = self.mask_for(c, mask);
         let order = &self.classifiers[c].order;
         if let Some(s) = order.iter().find(|s| self.subtables[usize::from(**s)].mask == mask) {
             return usize::from(*s);
@@ -171,7 +171,7 @@ impl<T> Megaflows<T> {
     pub fn same_mask(&self, id: u32, mask: &FlowKey) -> bool {
         let s = usize::from(self.hot[id as usize].subtable);
         let sub = &self.subtables[s];
-        self.mask_for(sub.owner as usize, mask) == sub.mask
+        sub.is_of(matched_words(mask), mask) || self.mask_for(sub.owner as usize, mask) == sub.mask
     }
 
     /// Give a stale megaflow a new program and note (its mask stays right); the old note.
@@ -184,6 +184,20 @@ impl<T> Megaflows<T> {
         }
         self.cold[id as usize].note.replace(note)
     }
+}
+
+impl Subtable {
+    /// Whether its mask is this one, of which `map` says the words that matter.
+    #[inline]
+    fn is_of(&self, map: u64, mask: &FlowKey) -> bool {
+        self.mask.map() == map && self.mask.iter().all(|(w, m)| mask.word(w) == m)
+    }
+}
+
+/// The words of a mask that megaflows match, as bits: the datapath's without META.
+#[inline]
+fn matched_words(mask: &FlowKey) -> u64 {
+    mask.nonzero_map() & ((1 << DP_WORDS) - 1) & !(1 << word::META)
 }
 
 fn single_output(program: &[DpAction]) -> DpPort {

@@ -33,10 +33,9 @@ use flow::{Drop, FlowKey, Offsets, extract, word};
 use ofproto::program::{DpAction, DpPort, Program};
 use ofproto::recirc::Frozen;
 use ofproto::snapshot::{LogNode, Snapshot};
-use ofproto::xlate::Translation;
 use ports::{Burst, RxStatus};
 
-use crate::megaflow::{BURST, Found, Megaflows, Picked, Shape, edits};
+use crate::megaflow::{BURST, Found, Picked, Shape, edits};
 use crate::shared::{Event, Shared, add};
 use crate::stages::Stage;
 use command::Command;
@@ -132,16 +131,12 @@ impl Worker {
     ) -> std::io::Result<Worker> {
         let snapshot = shared.snapshot.load_full();
         let sleep = Sleep::new(shared.workers[me].wake_fd())?;
+        let seed = flow::key::mix(shared.seed, SEED ^ me as u64);
         Ok(Worker {
             me,
             options,
             log: snapshot.log.clone(),
-            flows: Flows {
-                snapshot,
-                mega: Megaflows::new(CACHE_BUCKETS, flow::key::mix(shared.seed, SEED ^ me as u64)),
-                feet: Default::default(),
-                out: Translation::default(),
-            },
+            flows: Flows::new(snapshot, CACHE_BUCKETS, seed),
             tx: Transmit::new(shared.clone(), me),
             shared,
             burst: Burst::default(),
@@ -554,7 +549,7 @@ fn hit(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut W
 fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at: &mut Where<'_>) {
     let hot = flows.mega.hot(id);
     if hot.shape == Shape::Drop {
-        at.rule = flows.mega.note(id).and_then(|n| n.last_rule);
+        at.rule = flows.mega.note(id).and_then(|n| n.last_rule());
     } else if hot.shape == Shape::Edits
         && !tx.order.is_busy()
         && let Some((edits, port)) = edits(hot.program())
@@ -619,7 +614,7 @@ fn missed(
             for counter in &flows.out.counters {
                 counter.add(1, packet.len() as u64, tx.now);
             }
-            at.rule = flows.out.last_rule;
+            at.rule = flows.out.rules.last().map(|r| r.place());
             run_or_wait(tx, &program, packet, at);
         }
     }

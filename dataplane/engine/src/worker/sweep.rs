@@ -176,11 +176,7 @@ fn describe(flows: &mut Flows, id: u32, now: u64) -> Option<MegaflowDump> {
         age: now.saturating_sub(note.created),
         tcp_flags,
         stale,
-        rules: note
-            .rules
-            .iter()
-            .map(|r| (u32::from(r.bridge.0) << 8 | u32::from(r.table), r.cookie))
-            .collect(),
+        rules: note.rules.iter().map(|r| r.place()).collect(),
         depends: note.depends.to_vec(),
     })
 }

@@ -13,7 +13,6 @@ use ofproto::recirc::{Frozen, Recirculations};
 use ofproto::rule::{Rule, RuleStats};
 use ofproto::snapshot::{Change, Dep, Snapshot};
 use ofproto::xlate::{Effect, Translation, resume, translate};
-use smallvec::SmallVec;
 
 use super::exec::Transmit;
 use crate::megaflow::Megaflows;
@@ -21,19 +20,28 @@ use crate::shared::{Event, add};
 
 /// FIN and RST.
 const ENDS: u16 = 0x05;
+/// Lists of dependencies that are at hand to be shared.
+const SHARED: usize = 64;
 
-/// What a worker keeps with a megaflow besides what hits need.
+/// What a worker keeps with a megaflow besides what hits need. There are many of them: what is mostly
+/// empty costs two words each.
 pub(super) struct Note {
-    pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// The rules that count its packets, in the order in which they matched.
+    pub rules: Box<[Arc<Rule>]>,
     /// Counters of groups and buckets.
     pub counters: Box<[Arc<RuleStats>]>,
-    pub effects: SmallVec<[Effect; 1]>,
-    pub depends: SmallVec<[Dep; 6]>,
+    pub effects: Box<[Effect]>,
+    pub depends: Arc<[Dep]>,
     pub created: u64,
     /// Packets and bytes that the rules have been told of.
     pub pushed: (u64, u64),
+}
+
+impl Note {
     /// The last rule that matched, for the drops that its program makes.
-    pub last_rule: Option<(u32, u64)>,
+    pub fn last_rule(&self) -> Option<(u32, u64)> {
+        self.rules.last().map(|rule| rule.place())
+    }
 }
 
 /// A worker's megaflows and what is needed to make them.
@@ -42,9 +50,23 @@ pub(super) struct Flows {
     pub mega: Megaflows<Note>,
     pub feet: Footprints,
     pub out: Translation,
+    /// What megaflows of late depended on: most have the same ports and bridges, and share the list.
+    depends: [Arc<[Dep]>; SHARED],
 }
 
 impl Flows {
+    /// No megaflows; `seed` as for [`Megaflows::new`].
+    pub fn new(snapshot: Arc<Snapshot>, cache_buckets: usize, seed: u64) -> Flows {
+        let none: Arc<[Dep]> = Arc::from([]);
+        Flows {
+            snapshot,
+            mega: Megaflows::new(cache_buckets, seed),
+            feet: Footprints::new(),
+            out: Translation::default(),
+            depends: std::array::from_fn(|_| none.clone()),
+        }
+    }
+
     /// Translate for `key` and install the result. The megaflow, or if it could not be installed
     /// the program for this one packet.
     pub fn upcall(
@@ -63,7 +85,7 @@ impl Flows {
         for effect in &self.out.effects {
             apply(effect, tx.now, tx);
         }
-        let program = Program::from(self.out.program.as_slice());
+        let program: Program = self.out.program.drain(..).collect();
         if let Some(id) = stale {
             if self.mega.same_mask(id, &self.out.mask) {
                 self.renew(id, program, tx);
@@ -88,11 +110,20 @@ impl Flows {
             rules: self.out.rules.drain(..).collect(),
             counters: self.out.counters.drain(..).collect(),
             effects: self.out.effects.drain(..).collect(),
-            depends: self.out.depends.iter().copied().collect(),
+            depends: self.shared_depends(),
             created,
             pushed: (0, 0),
-            last_rule: self.out.last_rule,
         }
+    }
+
+    /// What the last translation depended on, in a list that others may have too.
+    fn shared_depends(&mut self) -> Arc<[Dep]> {
+        let now = self.out.depends.as_slice();
+        let slot = now.last().map_or(0, |dep| dep.key()) as usize % SHARED;
+        if *self.depends[slot] != *now {
+            self.depends[slot] = Arc::from(now);
+        }
+        self.depends[slot].clone()
     }
 
     fn renew(&mut self, id: u32, program: Program, tx: &mut Transmit) {
@@ -112,12 +143,7 @@ impl Flows {
 
     /// Note what the last translation depended on as what this megaflow depends on.
     fn remember(&mut self, id: u32) {
-        for v in &self.out.visits {
-            self.feet.add(v.table, &v.key, &v.mask, v.rule, v.floor, id);
-        }
-        for d in &self.out.depends {
-            self.feet.add_dep(d.key(), id);
-        }
+        self.feet.add(id, &self.out.visits, self.out.depends.iter().map(|d| d.key()));
     }
 
     /// Remove a megaflow; its rules get what it counted.
@@ -137,14 +163,14 @@ impl Flows {
             return false;
         }
         note.pushed = (packets, bytes);
-        for rule in &note.rules {
+        for rule in &*note.rules {
             rule.stats.add(p, b, used.min(now));
         }
-        for counter in &note.counters {
+        for counter in &*note.counters {
             counter.add(p, b, used.min(now));
         }
         if flags & ENDS != 0 {
-            for effect in &note.effects {
+            for effect in &*note.effects {
                 if let Effect::FinTimeout { rule, idle, hard } = effect {
                     rule.shorten(*idle, *hard);
                 }
@@ -157,7 +183,7 @@ impl Flows {
     pub fn repeat_effects(&mut self, id: u32, tx: &mut Transmit) {
         let used = self.mega.hot(id).used.min(tx.now);
         let Some(note) = self.mega.note(id) else { return };
-        for effect in &note.effects {
+        for effect in &*note.effects {
             apply(effect, used, tx);
         }
     }

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use flow::{Drop, Field, FlowKey};
+use flow::{Drop, Field, FlowKey, word};
 
-use super::{Ctx, Event, MAX_DEPTH, MAX_LOOKUPS, Visit};
+use super::{Ctx, Event, MAX_DEPTH, MAX_LOOKUPS};
 use crate::action::OfPort;
 use crate::rule::Rule;
+use crate::snapshot::Bridge;
+
+type Found<'a> = classifier::Found<'a, Rule>;
+
+/// Both ports.
+const PORTS: u64 = 0xffff_ffff << 32;
 
 /// Fields of a packet and those of its connection's first packet.
 const TUPLE: &[(Field, Field)] = &[
@@ -61,51 +67,67 @@ impl<'a> Ctx<'a> {
 
     fn lookup(&mut self, table: u8, original: bool) -> Option<&'a Arc<Rule>> {
         self.lookups += 1;
-        let (visit, rule) = match original {
+        let rule = match original {
             false => self.search(table),
             true => self.search_original(table),
         };
-        self.out.visits.push(visit);
         match rule {
-            Some(r) => {
-                self.out.rules.push(r.clone());
-                self.out.last_rule = Some((self.bridge.table_id(table), r.cookie));
-            }
-            None => {
-                self.out.counters.extend(self.bridge.missed.of(table).cloned());
-            }
+            Some(r) => self.out.rules.push(r.clone()),
+            None => self.out.counters.extend(self.bridge.missed.of(table).cloned()),
         }
         self.trace(Event::Table { table, rule: rule.map(|r| &**r) });
         rule
     }
 
     /// What a table has for the packet; the decision depends on it.
-    fn search(&mut self, table: u8) -> (Visit, Option<&'a Arc<Rule>>) {
-        let (mut visit, mut rule) = self.find(table, &self.key);
-        if visit.mask.get(Field::TpSrc) | visit.mask.get(Field::TpDst) != 0
-            && self.consult(Field::NwFrag) != 0
-        {
-            // Flows see no ports of fragments, not even of the first (`set-frags normal` of ovs-ofctl(8)).
-            let mut key = self.key.clone();
-            key.set(Field::TpSrc, 0);
-            key.set(Field::TpDst, 0);
-            (visit, rule) = self.find(table, &key);
+    fn search(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
+        let found = find(self.bridge, table, &self.key, &mut self.consulted);
+        if self.consulted.word(word::L4) & PORTS != 0 && self.consult(Field::NwFrag) != 0 {
+            return self.search_fragment(table);
         }
-        self.consult_mask(&visit.mask);
-        (visit, rule)
+        self.visited(table, found, None);
+        for (w, mask) in self.out.visits.last_consulted() {
+            let mask = mask & !self.fixed.word(w);
+            if mask != 0 {
+                self.out.mask.set_word(w, self.out.mask.word(w) | mask);
+            }
+        }
+        found.rule
+    }
+
+    /// The same for a fragment: flows see no ports of it, not even of the first (`set-frags normal` of
+    /// ovs-ofctl(8)).
+    #[cold]
+    fn search_fragment(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
+        let mut key = self.key.clone();
+        key.set(Field::TpSrc, 0);
+        key.set(Field::TpDst, 0);
+        let found = find(self.bridge, table, &key, &mut self.consulted);
+        self.visited(table, found, Some(&key));
+        self.consult_mask(&self.consulted.clone());
+        found.rule
     }
 
     /// What a table has for the packet with the addresses, protocol and ports that its connection's
     /// first packet had (`resubmit(,,ct)`).
-    fn search_original(&mut self, table: u8) -> (Visit, Option<&'a Arc<Rule>>) {
+    fn search_original(&mut self, table: u8) -> Option<&'a Arc<Rule>> {
         let mut key = self.key.clone();
         swap_tuples(&mut key);
-        let (visit, rule) = self.find(table, &key);
+        let found = find(self.bridge, table, &key, &mut self.consulted);
+        self.visited(table, found, Some(&key));
         // What was looked at stands elsewhere in the packet.
-        let mut mask = visit.mask.clone();
+        let mut mask = self.consulted.clone();
         swap_tuples(&mut mask);
         self.consult_mask(&mask);
-        (visit, rule)
+        found.rule
+    }
+
+    /// Note a lookup of a key, or of the packet's, that consulted the bits in `consulted`.
+    #[inline]
+    fn visited(&mut self, table: u8, found: Found<'_>, key: Option<&FlowKey>) {
+        let rule = found.rule.map_or(0, |r| r.id);
+        let id = self.bridge.table_id(table);
+        self.out.visits.push(id, key.unwrap_or(&self.key), &self.consulted, rule, found.floor);
     }
 
     /// Whether the packet has a connection whose first packet is known.
@@ -115,19 +137,14 @@ impl<'a> Ctx<'a> {
         let state = self.consult(Field::CtState);
         state & (TRACKED | INVALID) == TRACKED && self.consult(Field::CtNwProto) != 0
     }
+}
 
-    /// What a table has for a key.
-    fn find(&self, table: u8, key: &FlowKey) -> (Visit, Option<&'a Arc<Rule>>) {
-        let mut mask = FlowKey::ZERO;
-        let bridge = self.bridge;
-        let (rule, floor) = match bridge.tables.get(table).map(|t| t.find(key, &mut mask)) {
-            Some(found) => (found.rule, found.floor),
-            None => (None, -1),
-        };
-        let rule_id = rule.map_or(0, |r| r.id);
-        (
-            Visit { table: bridge.table_id(table), key: key.clone(), mask, rule: rule_id, floor },
-            rule,
-        )
+/// What a table has for a key, and in `consulted` the bits that said so.
+#[inline]
+fn find<'a>(bridge: &'a Bridge, table: u8, key: &FlowKey, consulted: &mut FlowKey) -> Found<'a> {
+    consulted.clear();
+    match bridge.tables.get(table) {
+        Some(rules) => rules.find(key, consulted),
+        None => Found { rule: None, floor: -1 },
     }
 }

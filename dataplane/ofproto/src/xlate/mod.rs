@@ -30,6 +30,7 @@ mod tunnel;
 use std::sync::Arc;
 
 use ::tunnel::config::Remote;
+use classifier::Visits;
 use flow::{Drop, FlowKey, word};
 
 pub use learn::LearnedFlow;
@@ -48,21 +49,6 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_LOOKUPS: usize = 4096;
 /// Steps of one action program at most.
 pub const MAX_STEPS: usize = 4096;
-
-/// One table lookup that a translation made.
-#[derive(Clone)]
-pub struct Visit {
-    /// [`Bridge::table_id`].
-    pub table: u32,
-    /// The key that was looked up.
-    pub key: FlowKey,
-    /// The bits of it that the lookup consulted.
-    pub mask: FlowKey,
-    /// Id of the rule that matched; 0 for none.
-    pub rule: u64,
-    /// A rule that is added changes the result only from this priority on; -1 for any.
-    pub floor: i32,
-}
 
 /// Something that follows from a packet of this kind, besides what happens to it.
 #[derive(Clone, Debug)]
@@ -112,10 +98,10 @@ pub struct Translation {
     /// Every bit of the packet that this depended on.
     pub mask: FlowKey,
     /// Table lookups.
-    pub visits: Vec<Visit>,
+    pub visits: Visits,
     /// Everything else that was looked at.
     pub depends: Vec<Dep>,
-    /// Rules that count the packet.
+    /// Rules that count the packet, in the order in which they matched.
     pub rules: Vec<Arc<Rule>>,
     /// Groups and buckets that count the packet.
     pub counters: Vec<Arc<RuleStats>>,
@@ -123,21 +109,18 @@ pub struct Translation {
     pub effects: Vec<Effect>,
     /// Why nothing was done, or why a part was cut.
     pub drop: Option<Drop>,
-    /// The last rule that matched: (table id, cookie).
-    pub last_rule: Option<(u32, u64)>,
 }
 
 impl Translation {
     fn clear(&mut self) {
         self.program.clear();
-        self.mask = FlowKey::ZERO;
+        self.mask.clear();
         self.visits.clear();
         self.depends.clear();
         self.rules.clear();
         self.counters.clear();
         self.effects.clear();
         self.drop = None;
-        self.last_rule = None;
     }
 }
 
@@ -183,6 +166,8 @@ pub(crate) struct Ctx<'a> {
     key: FlowKey,
     fixed: FlowKey,
     dirty: FlowKey,
+    /// Bits that the last table lookup consulted.
+    consulted: FlowKey,
     /// Bits that were committed, for putting them back after a patch port or clone.
     committed: FlowKey,
     /// The tags that the packet in the datapath has.
@@ -321,6 +306,7 @@ impl<'a> Ctx<'a> {
             key,
             fixed,
             dirty: FlowKey::ZERO,
+            consulted: FlowKey::ZERO,
             committed: FlowKey::ZERO,
             base_tags,
             tags_dirty: false,
@@ -431,26 +417,19 @@ impl<'a> Ctx<'a> {
                 self.say(format_args!("{} is shared with the host: no flows", port.name));
                 return self.output_port(self.in_port);
             }
-            if port.shared {
-                // What comes by it is a tunnel's, or what the host should have got.
-                self.say(format_args!("{} is shared with the host: no flows", port.name));
-                return self.output_port(self.in_port);
-            }
         }
         self.run_table(0);
         self.run_action_set();
     }
 
     /// Close the translation: what was not used is dropped, for the reason that was found.
-    fn finish(mut self) {
+    fn finish(&mut self) {
         if self.sink.is_some() {
             let key = self.key.clone();
             self.trace(Event::End(&key));
         }
         self.out.mask.set_word(word::META, u64::MAX);
-        for w in word::METADATA..flow::WORDS {
-            self.out.mask.set_word(w, 0);
-        }
+        self.out.mask.clear_groups_slow(flow::Groups::XLATE);
         if self.out.program.len() > MAX_STEPS {
             return finish_dropped(self.out, Drop::TooManyActions);
         }
