@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::command::Command;
 use crate::config::Config;
+use crate::engine_backend::Request;
 use crate::error::CtlError;
 
 /// The running switch.
@@ -32,10 +33,11 @@ pub trait Backend {
 
     /// Would [`Backend::call`] take this? Asked of every runtime command of a transaction before
     /// anything is changed; `config` is what the configuration will be where the command stands. The
-    /// bridge that a command names exists in `config`.
-    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
+    /// bridge that a command names exists in `config`. Gives what was read of the command, for
+    /// [`Backend::call`].
+    fn check(&self, config: &Config, command: &Command) -> Result<Request, CtlError> {
         let _ = (config, command);
-        Ok(())
+        Ok(Request::default())
     }
 
     /// The runtime commands of a transaction follow, then [`Backend::end`].
@@ -43,8 +45,13 @@ pub trait Backend {
 
     /// Answers a runtime command (for `show` with a [`crate::report::Running`]) by one of
     /// [`crate::report`]'s types, through [`answer`]. What it changes of flows and groups may wait for
-    /// [`Backend::end`] to be in force.
-    fn call(&mut self, config: &Config, command: &Command) -> Result<Box<RawValue>, CtlError>;
+    /// [`Backend::end`] to be in force. `request` is what [`Backend::check`] gave for the command.
+    fn call(
+        &mut self,
+        config: &Config,
+        command: &Command,
+        request: Request,
+    ) -> Result<Box<RawValue>, CtlError>;
 
     /// The runtime commands are through: what they changed of flows and groups is in force when this
     /// returns, or, without `keep`, is as it was before [`Backend::begin`].

@@ -6,6 +6,8 @@
 //! [`crate::backend::Backend`]. A new command is a variant here with its row in [`NAMES`] and
 //! [`Command::kind`], a subcommand in `cli::args` and a rendering in `cli::render`.
 
+mod about;
+mod names;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,9 @@ use serde_json::Value as Json;
 use crate::config::router::Proto;
 use crate::config::security::Way;
 use crate::error::{CtlError, quoted};
+
+pub use about::Kind;
+pub use names::NAMES;
 
 /// Most commands in one transaction.
 pub const COMMANDS_LIMIT: usize = 100_000;
@@ -445,231 +450,7 @@ pub enum Command {
     },
 }
 
-/// Who carries a command out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Changes the configuration.
-    Change,
-    /// Reads the configuration.
-    Read,
-    /// Answered by the daemon itself.
-    Daemon,
-    /// Answered by the running switch.
-    Runtime,
-}
-
-/// The names of all commands on the socket.
-pub const NAMES: &[&str] = &[
-    "add-br",
-    "del-br",
-    "list-br",
-    "br-exists",
-    "add-port",
-    "del-port",
-    "list-ports",
-    "port-to-br",
-    "set",
-    "get",
-    "clear",
-    "show",
-    "fdb-show",
-    "fdb-flush",
-    "fdb-stats",
-    "dump-ports",
-    "drops",
-    "dump-megaflows",
-    "add-flow",
-    "add-flows",
-    "mod-flows",
-    "del-flows",
-    "replace-flows",
-    "diff-flows",
-    "dump-flows",
-    "dump-tables",
-    "dump-aggregate",
-    "add-group",
-    "add-groups",
-    "mod-group",
-    "del-groups",
-    "insert-buckets",
-    "remove-buckets",
-    "dump-groups",
-    "dump-group-stats",
-    "packet-out",
-    "trace",
-    "conntrack-list",
-    "conntrack-flush",
-    "conntrack-stats",
-    "conntrack-limit",
-    "set-conntrack-limit",
-    "conntrack-timeout",
-    "set-conntrack-timeout",
-    "tunnels",
-    "route-add",
-    "route-del",
-    "route-show",
-    "neigh-add",
-    "neigh-del",
-    "neigh-show",
-    "security-group-set",
-    "security-group-remove",
-    "security-group-add",
-    "security-group-del",
-    "security-group-show",
-    "add-router",
-    "del-router",
-    "list-routers",
-    "show-router",
-    "add-router-port",
-    "del-router-port",
-    "set-gateway",
-    "del-gateway",
-    "add-route",
-    "del-route",
-    "add-snat",
-    "del-snat",
-    "add-floating-ip",
-    "del-floating-ip",
-    "add-dnat",
-    "del-dnat",
-    "workers",
-    "version",
-    "log-level",
-];
-
 impl Command {
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::AddBr { .. }
-            | Self::DelBr { .. }
-            | Self::AddPort { .. }
-            | Self::DelPort { .. }
-            | Self::Set { .. }
-            | Self::Clear { .. }
-            | Self::SetConntrackLimit { .. }
-            | Self::SetConntrackTimeout { .. }
-            | Self::RouteAdd { .. }
-            | Self::RouteDel { .. }
-            | Self::NeighAdd { .. }
-            | Self::NeighDel { .. }
-            | Self::AddRouter { .. }
-            | Self::DelRouter { .. }
-            | Self::AddRouterPort { .. }
-            | Self::DelRouterPort { .. }
-            | Self::SetGateway { .. }
-            | Self::DelGateway { .. }
-            | Self::AddRoute { .. }
-            | Self::DelRoute { .. }
-            | Self::AddSnat { .. }
-            | Self::DelSnat { .. }
-            | Self::AddFloatingIp { .. }
-            | Self::DelFloatingIp { .. }
-            | Self::AddDnat { .. }
-            | Self::DelDnat { .. }
-            | Self::SecurityGroupSet { .. }
-            | Self::SecurityGroupRemove { .. }
-            | Self::SecurityGroupAdd { .. }
-            | Self::SecurityGroupDel { .. } => Kind::Change,
-            Self::ListBr {}
-            | Self::ListRouters {}
-            | Self::SecurityGroupShow { .. }
-            | Self::BrExists { .. }
-            | Self::ListPorts { .. }
-            | Self::PortToBr { .. }
-            | Self::Get { .. } => Kind::Read,
-            Self::Show { .. } | Self::Version {} | Self::LogLevel { .. } => Kind::Daemon,
-            Self::FdbShow { .. }
-            | Self::FdbFlush { .. }
-            | Self::FdbStats { .. }
-            | Self::DumpPorts { .. }
-            | Self::Drops { .. }
-            | Self::DumpMegaflows { .. }
-            | Self::AddFlow { .. }
-            | Self::AddFlows { .. }
-            | Self::ModFlows { .. }
-            | Self::DelFlows { .. }
-            | Self::ReplaceFlows { .. }
-            | Self::DiffFlows { .. }
-            | Self::DumpFlows { .. }
-            | Self::DumpTables { .. }
-            | Self::DumpAggregate { .. }
-            | Self::AddGroup { .. }
-            | Self::AddGroups { .. }
-            | Self::ModGroup { .. }
-            | Self::DelGroups { .. }
-            | Self::InsertBuckets { .. }
-            | Self::RemoveBuckets { .. }
-            | Self::DumpGroups { .. }
-            | Self::DumpGroupStats { .. }
-            | Self::PacketOut { .. }
-            | Self::Trace { .. }
-            | Self::ConntrackList { .. }
-            | Self::ConntrackFlush { .. }
-            | Self::ConntrackStats {}
-            | Self::ConntrackLimit {}
-            | Self::ConntrackTimeout { .. }
-            | Self::Tunnels { .. }
-            | Self::RouteShow {}
-            | Self::NeighShow { .. }
-            | Self::ShowRouter { .. }
-            | Self::Workers { .. } => Kind::Runtime,
-        }
-    }
-
-    /// The router that a command is about; empty for the list of all.
-    pub fn router(&self) -> Option<&str> {
-        match self {
-            Self::AddRouter { router, .. }
-            | Self::DelRouter { router, .. }
-            | Self::ShowRouter { router }
-            | Self::AddRouterPort { router, .. }
-            | Self::DelRouterPort { router, .. }
-            | Self::SetGateway { router, .. }
-            | Self::DelGateway { router, .. }
-            | Self::AddRoute { router, .. }
-            | Self::DelRoute { router, .. }
-            | Self::AddSnat { router, .. }
-            | Self::DelSnat { router, .. }
-            | Self::AddFloatingIp { router, .. }
-            | Self::DelFloatingIp { router, .. }
-            | Self::AddDnat { router, .. }
-            | Self::DelDnat { router, .. } => Some(router),
-            Self::ListRouters {} => Some(""),
-            _ => None,
-        }
-    }
-
-    /// The bridge that a runtime command is about: it must exist where the command stands.
-    pub fn runtime_bridge(&self) -> Option<&str> {
-        match self {
-            Self::FdbShow { bridge }
-            | Self::FdbFlush { bridge }
-            | Self::FdbStats { bridge }
-            | Self::DumpPorts { bridge, .. }
-            | Self::AddFlow { bridge, .. }
-            | Self::AddFlows { bridge, .. }
-            | Self::ModFlows { bridge, .. }
-            | Self::DelFlows { bridge, .. }
-            | Self::ReplaceFlows { bridge, .. }
-            | Self::DiffFlows { bridge, .. }
-            | Self::DumpFlows { bridge, internal: false, .. }
-            | Self::DumpTables { bridge }
-            | Self::DumpAggregate { bridge, .. }
-            | Self::AddGroup { bridge, .. }
-            | Self::AddGroups { bridge, .. }
-            | Self::ModGroup { bridge, .. }
-            | Self::DelGroups { bridge, .. }
-            | Self::InsertBuckets { bridge, .. }
-            | Self::RemoveBuckets { bridge, .. }
-            | Self::DumpGroups { bridge, .. }
-            | Self::DumpGroupStats { bridge, .. }
-            | Self::PacketOut { bridge, .. }
-            | Self::Trace { bridge, .. } => Some(bridge),
-            Self::Show { bridge } | Self::NeighShow { bridge } => bridge.as_deref(),
-            _ => None,
-        }
-    }
-
     /// The command's name and its other fields, as [`crate::backend::Backend::call`] takes them.
     pub fn to_call(&self) -> Result<(String, Json), CtlError> {
         let json = serde_json::to_value(self).map_err(|e| CtlError::internal(e.to_string()))?;

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::backend::{Backend, answer};
 use crate::command::{COMMANDS_LIMIT, Command, Kind};
 use crate::config::{Config, apply};
+use crate::engine_backend::Request;
 use crate::error::{CtlError, ErrorKind, quoted};
 use crate::logging::LogLevel;
 use crate::report::{LogLevelReport, Running, ShowReport, VersionReport};
@@ -32,6 +33,14 @@ pub struct Outcome {
     pub results: Vec<Box<RawValue>>,
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// Where one command of a transaction stands.
+enum Step {
+    /// Carried out on the copy of the configuration.
+    Done(Box<RawValue>),
+    /// To be carried out by the running switch, or the daemon.
+    Run(Request),
 }
 
 /// What the control thread owns: the configuration, its store, and the running switch.
@@ -86,19 +95,17 @@ impl Control {
     pub fn transact(&mut self, commands: &[Command]) -> Result<Outcome, ErrorBody> {
         let at = |index: usize, error: CtlError| at_command(commands, index, error);
         let mut new = self.config.clone();
-        let mut results: Vec<Option<Box<RawValue>>> = Vec::with_capacity(commands.len());
+        let mut steps: Vec<Step> = Vec::with_capacity(commands.len());
         for (index, command) in commands.iter().enumerate() {
-            let result = match command.kind() {
+            steps.push(match command.kind() {
                 Kind::Change | Kind::Read => {
                     let json = apply(&mut new, command).map_err(|e| at(index, e))?;
-                    Some(answer(&json).map_err(|e| at(index, e))?)
+                    Step::Done(answer(&json).map_err(|e| at(index, e))?)
                 }
                 Kind::Daemon | Kind::Runtime => {
-                    self.check(&mut new, command).map_err(|e| at(index, e))?;
-                    None
+                    Step::Run(self.check(&mut new, command).map_err(|e| at(index, e))?)
                 }
-            };
-            results.push(result);
+            });
         }
         let about_config = new.finish()?;
         let mut warnings: Vec<String> =
@@ -108,18 +115,21 @@ impl Control {
         if changed {
             warnings.extend(self.backend.reconfigure(&self.config, &new, false)?);
         }
-        if let Err(failure) = self.finish(commands, &new, changed, &mut results) {
-            if changed && let Err(e) = self.backend.reconfigure(&new, &self.config, false) {
-                tracing::error!("cannot take back a change that failed: {e}");
+        let results = match self.finish(commands, &new, changed, steps) {
+            Ok(results) => results,
+            Err(failure) => {
+                if changed && let Err(e) = self.backend.reconfigure(&new, &self.config, false) {
+                    tracing::error!("cannot take back a change that failed: {e}");
+                }
+                return Err(failure);
             }
-            return Err(failure);
-        }
+        };
         self.config = new;
         self.known_warnings = about_config.into_iter().collect();
         if changed {
             tracing::info!("{}", summary(commands));
         }
-        Ok(Outcome { results: results.into_iter().flatten().collect(), warnings })
+        Ok(Outcome { results, warnings })
     }
 
     /// Runtime commands, then the store: everything that can still fail once the switch runs `new`.
@@ -128,17 +138,18 @@ impl Control {
         commands: &[Command],
         new: &Config,
         changed: bool,
-        results: &mut [Option<Box<RawValue>>],
-    ) -> Result<(), ErrorBody> {
-        if results.iter().any(Option::is_none) {
+        steps: Vec<Step>,
+    ) -> Result<Vec<Box<RawValue>>, ErrorBody> {
+        let runs = steps.iter().any(|s| matches!(s, Step::Run(_)));
+        if runs {
             self.backend.begin();
-            let done = self.run_all(commands, new, results);
-            let ended = self.backend.end(done.is_ok());
-            done?;
-            ended?;
         }
+        let done = self.run_all(commands, new, steps);
+        let ended = if runs { self.backend.end(done.is_ok()) } else { Ok(()) };
+        let results = done?;
+        ended?;
         if !changed {
-            return Ok(());
+            return Ok(results);
         }
         self.store.save(new).map_err(|mut error| {
             error.message.push_str("; nothing was changed");
@@ -147,37 +158,40 @@ impl Control {
                 tracing::error!("the stored configuration may be newer than the running one: {e}");
             }
             ErrorBody::from(error)
-        })
+        })?;
+        Ok(results)
     }
 
     fn run_all(
         &mut self,
         commands: &[Command],
         new: &Config,
-        results: &mut [Option<Box<RawValue>>],
-    ) -> Result<(), ErrorBody> {
-        for (index, (command, result)) in commands.iter().zip(results).enumerate() {
-            if result.is_none() {
-                let done = self.run(new, command).map_err(|e| at_command(commands, index, e))?;
-                *result = Some(done);
+        steps: Vec<Step>,
+    ) -> Result<Vec<Box<RawValue>>, ErrorBody> {
+        let one = |(index, (command, step)): (usize, (&Command, Step))| match step {
+            Step::Done(result) => Ok(result),
+            Step::Run(request) => {
+                self.run(new, command, request).map_err(|e| at_command(commands, index, e))
             }
-        }
-        Ok(())
+        };
+        commands.iter().zip(steps).enumerate().map(one).collect()
     }
 
-    fn check(&self, new: &mut Config, command: &Command) -> Result<(), CtlError> {
+    fn check(&self, new: &mut Config, command: &Command) -> Result<Request, CtlError> {
         if let Some(bridge) = command.runtime_bridge() {
             new.bridge(bridge)?;
         }
         match command {
-            Command::LogLevel { level: Some(level) } => crate::logging::parse(level).map(drop),
+            Command::LogLevel { level: Some(level) } => {
+                crate::logging::parse(level).map(|_| Request::default())
+            }
             Command::LogLevel { level: None } | Command::Version {} | Command::Show { .. } => {
-                Ok(())
+                Ok(Request::default())
             }
             Command::DumpPorts { bridge, port: Some(port) } => {
                 let found = new.bridge(bridge)?.ports.contains_key(port) || port == bridge;
                 if found {
-                    return Ok(());
+                    return Ok(Request::default());
                 }
                 let ports = new.bridge(bridge)?.ports.keys().map(String::as_str);
                 let message = format!("bridge \"{bridge}\" has no port {}", quoted(port));
@@ -190,7 +204,12 @@ impl Control {
         }
     }
 
-    fn run(&mut self, new: &Config, command: &Command) -> Result<Box<RawValue>, CtlError> {
+    fn run(
+        &mut self,
+        new: &Config,
+        command: &Command,
+        request: Request,
+    ) -> Result<Box<RawValue>, CtlError> {
         match command {
             Command::Version {} => answer(&VersionReport {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -205,12 +224,12 @@ impl Control {
                 answer(&LogLevelReport { level: self.log_level.get() })
             }
             Command::Show { bridge } => {
-                let raw = self.backend.call(new, command)?;
+                let raw = self.backend.call(new, command, request)?;
                 let running: Running = serde_json::from_str(raw.get())
                     .map_err(|e| CtlError::internal(format!("the switch's part of show: {e}")))?;
                 answer(&ShowReport::new(new, running, bridge.as_deref()))
             }
-            runtime => self.backend.call(new, runtime),
+            runtime => self.backend.call(new, runtime, request),
         }
     }
 }

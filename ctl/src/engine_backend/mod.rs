@@ -15,6 +15,7 @@ mod neighbours;
 mod ports;
 mod probes;
 mod reports;
+mod request;
 mod routers;
 mod start;
 mod steps;
@@ -43,7 +44,9 @@ use crate::error::CtlError;
 use crate::options::{DaemonOptions, Poll};
 
 use ports::{Devices, Opened};
+use request::About;
 
+pub use request::Request;
 pub use routers::router_flows;
 
 /// The running switch.
@@ -175,14 +178,8 @@ impl Backend for EngineBackend {
         Ok(warnings)
     }
 
-    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
-        flows::read(config, command)?;
-        groups::read(config, command)?;
-        trace::read(config, command)?;
-        if let Some(router) = command.router() {
-            config.router(router)?;
-        }
-        conntrack::check(command)
+    fn check(&self, config: &Config, command: &Command) -> Result<Request, CtlError> {
+        Request::read(config, command)
     }
 
     fn begin(&mut self) {
@@ -190,16 +187,18 @@ impl Backend for EngineBackend {
         self.saved = Some(self.switch.save_tables());
     }
 
-    fn call(&mut self, config: &Config, command: &Command) -> Result<Box<RawValue>, CtlError> {
+    fn call(
+        &mut self,
+        config: &Config,
+        command: &Command,
+        request: Request,
+    ) -> Result<Box<RawValue>, CtlError> {
         let bridge = command.runtime_bridge().unwrap_or_default();
-        if let Some(wanted) = flows::read(config, command)? {
-            return self.flows(config, bridge, command, wanted);
-        }
-        if let Some(wanted) = groups::read(config, command)? {
-            return self.groups(config, bridge, wanted);
-        }
-        if let Some(wanted) = trace::read(config, command)? {
-            return self.trace(config, bridge, wanted);
+        match request.0 {
+            About::Flows(wanted) => return self.flows(config, bridge, command, wanted),
+            About::Groups(wanted) => return self.groups(config, bridge, wanted),
+            About::Packets(wanted) => return self.trace(config, bridge, wanted),
+            About::Other => {}
         }
         if let Command::ShowRouter { router } = command {
             return crate::backend::answer(&self.router_report(config, router)?);

@@ -52,18 +52,23 @@ impl Backend for Fake {
         Ok(warnings)
     }
 
-    fn check(&self, config: &Config, command: &Command) -> Result<(), CtlError> {
+    fn check(&self, config: &Config, command: &Command) -> Result<Request, CtlError> {
         let (method, _) = command.to_call()?;
         assert!(config.ports().all(|(_, _, p)| p.ofport > 0), "checked before numbers");
         match method.as_str() {
             "drops" if self.0.borrow().fail_call.as_deref() == Some("check") => {
                 Err(CtlError::invalid("check says no"))
             }
-            _ => Ok(()),
+            _ => Ok(Request::default()),
         }
     }
 
-    fn call(&mut self, _: &Config, command: &Command) -> Result<Box<RawValue>, CtlError> {
+    fn call(
+        &mut self,
+        _: &Config,
+        command: &Command,
+        _: Request,
+    ) -> Result<Box<RawValue>, CtlError> {
         let (method, params) = command.to_call()?;
         let mut log = self.0.borrow_mut();
         if log.fail_call.as_deref() == Some(&*method) {

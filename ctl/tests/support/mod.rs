@@ -82,7 +82,12 @@ impl Backend for Pretend {
         Ok(warnings)
     }
 
-    fn call(&mut self, config: &Config, command: &ctl::Command) -> Result<Box<RawValue>, CtlError> {
+    fn call(
+        &mut self,
+        config: &Config,
+        command: &ctl::Command,
+        _: ctl::engine_backend::Request,
+    ) -> Result<Box<RawValue>, CtlError> {
         let (method, params) = command.to_call()?;
         match method.as_str() {
             "show" => {
