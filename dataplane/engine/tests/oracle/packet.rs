@@ -14,6 +14,11 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// As it came in by a port.
+    pub fn new(bytes: Vec<u8>, in_port: OfPort) -> Packet {
+        Packet { bytes, in_port, regs: [0; 16], metadata: 0 }
+    }
+
     pub fn key(&self) -> FlowKey {
         let mut key = FlowKey::ZERO;
         extract(&self.bytes, self.bytes.len(), &mut key);
@@ -36,6 +41,19 @@ impl Packet {
 
     fn be16(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    /// Type and control information of the tags, the outermost first.
+    pub fn tags(&self) -> Vec<(u16, u16)> {
+        let end = self.ethertype_at();
+        (12..end).step_by(4).map(|at| (self.be16(at), self.be16(at + 2))).collect()
+    }
+
+    /// Give the packet these tags in place of those that it has.
+    pub fn set_tags(&mut self, tags: &[(u16, u16)]) {
+        let bytes = tags.iter().flat_map(|(tpid, tci)| [tpid.to_be_bytes(), tci.to_be_bytes()]);
+        let end = self.ethertype_at();
+        self.bytes.splice(12..end, bytes.flatten());
     }
 
     fn is_tagged(&self) -> bool {
