@@ -91,13 +91,12 @@ fn run(t: &Tracker, frames: &[Vec<u8>], order: &[u32], rounds: usize, now: Milli
             }
             let start = Instant::now();
             let inputs = packets.iter().zip(&offs).map(|(p, off)| Input::of(p, off, 1));
-            t.track_burst(now, inputs, true, &mut batch);
-            let verdicts = batch.verdicts();
-            for ((p, off), v) in packets.iter_mut().zip(&offs).zip(verdicts) {
-                nat::apply(p, off, &v.nat).expect("edit");
-            }
+            t.read_burst(inputs, &mut batch);
+            t.track_burst(now, true, &mut batch, |i, v| {
+                nat::apply(&mut packets[i], &offs[i], &v.nat).expect("edit");
+                debug_assert!(v.state.has(CtState::EST));
+            });
             bursts.push(start.elapsed().as_nanos() as u64);
-            debug_assert!(verdicts.iter().all(|v| v.state.has(CtState::EST)));
             black_box(&packets);
         }
     }
@@ -192,9 +191,9 @@ fn many(proto: u8, n: usize) {
             total: f.len(),
             trust: Trust::Unknown,
         });
-        t.track_burst(NOW, inputs, true, &mut batch);
+        t.read_burst(inputs, &mut batch);
+        t.track_burst(NOW, true, &mut batch, |_, v| ok += usize::from(v.state.has(CtState::EST)));
         bursts.push(start.elapsed().as_nanos() as u64);
-        ok += batch.verdicts().iter().filter(|v| v.state.has(CtState::EST)).count();
         done += BURST;
     }
     assert_eq!(ok, done);

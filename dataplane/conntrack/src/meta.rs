@@ -54,6 +54,12 @@ pub(crate) mod bit {
     pub(crate) const GENERATION: u64 = 0xff_ffff << GENERATION_SHIFT;
 }
 
+/// The sides of a packet, as bits.
+pub(crate) mod side {
+    pub(crate) const SRC: u8 = 1;
+    pub(crate) const DST: u8 = 2;
+}
+
 /// A word as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot(pub(crate) u64);
@@ -78,6 +84,14 @@ impl Snapshot {
     #[inline(always)]
     pub(crate) fn policy(self) -> u8 {
         (self.0 >> bit::POLICY_SHIFT) as u8
+    }
+    /// Which sides of a packet are translated: [`side::SRC`], [`side::DST`], or both.
+    #[inline(always)]
+    pub(crate) fn translated(self, reply: bool) -> u8 {
+        // The answer's destination is the original source.
+        const SWAPPED: [u8; 4] = [0, side::DST, side::SRC, side::SRC | side::DST];
+        let what = (self.0 / bit::SNAT) as u8 & (side::SRC | side::DST);
+        if reply { SWAPPED[usize::from(what)] } else { what }
     }
     /// What a reserved entry becomes, with these status bits.
     pub(crate) fn live(self, status: u64) -> Snapshot {

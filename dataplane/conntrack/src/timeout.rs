@@ -163,7 +163,7 @@ pub const POLICIES: usize = 256;
 /// All policies, and which zone has which.
 pub(crate) struct Timeouts {
     /// Milliseconds would overflow 32 bits: seconds.
-    seconds: Box<[[AtomicU32; Timeout::COUNT]]>,
+    seconds: Box<[[AtomicU32; Timeout::COUNT]; POLICIES]>,
     zones: Mapped<AtomicU8>,
 }
 
@@ -171,7 +171,7 @@ impl Timeouts {
     pub(crate) fn new() -> io::Result<Timeouts> {
         let default = Policy::default();
         let row = |_| std::array::from_fn(|t| AtomicU32::new(default.seconds[t]));
-        Ok(Timeouts { seconds: (0..POLICIES).map(row).collect(), zones: Mapped::new(1 << 16)? })
+        Ok(Timeouts { seconds: Box::new(std::array::from_fn(row)), zones: Mapped::new(1 << 16)? })
     }
 
     /// Milliseconds that a connection under that policy lives.

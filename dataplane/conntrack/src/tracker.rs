@@ -109,16 +109,45 @@ impl Tracker {
     pub fn track(&self, now: Millis, input: &Input<'_>, nat: bool) -> Verdict {
         let (mut v, mut seen) = (Verdict::default(), Seen::default());
         match read(input, &mut seen) {
-            Ok(()) => self.conclude(now, &seen, seen.tuple.hash(self.seed), nat, &mut v),
+            Ok(()) => {
+                self.conclude_other(now, &seen, seen.tuple.hash(self.seed), None, nat, &mut v);
+            }
             Err(why) => v = self.invalid(u64::from(input.zone), why),
         }
         v
     }
 
-    /// The verdict for a packet that was read.
+    /// The verdict for a packet that was read. `likely`: where its connection may be.
     #[inline(always)]
-    pub(crate) fn conclude(&self, now: Millis, seen: &Seen, hash: u64, nat: bool, v: &mut Verdict) {
-        match self.find(now, seen, hash, nat, v) {
+    pub(crate) fn conclude(
+        &self,
+        now: Millis,
+        seen: &Seen,
+        hash: u64,
+        likely: Option<Place>,
+        nat: bool,
+        v: &mut Verdict,
+    ) {
+        let at = likely.and_then(|place| self.matching(now, place, &seen.tuple));
+        let found = at.and_then(|(place, m)| self.follow(now, seen, place, m, nat, v));
+        if found != Some(Found::Conn) {
+            self.conclude_other(now, seen, hash, found, nat, v);
+        }
+    }
+
+    /// [`Tracker::conclude`] for a packet that was not found to be of its likely connection; `found`: what
+    /// else it was found to be there.
+    #[inline(never)]
+    fn conclude_other(
+        &self,
+        now: Millis,
+        seen: &Seen,
+        hash: u64,
+        found: Option<Found>,
+        nat: bool,
+        v: &mut Verdict,
+    ) {
+        match found.unwrap_or_else(|| self.find(now, seen, hash, nat, v)) {
             Found::Conn => {}
             Found::Nothing => {
                 *v = match self.may_begin(seen) {
@@ -234,9 +263,7 @@ impl Tracker {
             }
             _ => {}
         }
-        if place.reply {
-            g.word |= bit::SEEN_REPLY;
-        }
+        g.word |= if place.reply { bit::SEEN_REPLY } else { 0 };
         if let Outcome::Accepted { lifetime, assured } = outcome {
             g.set_state(state as u8);
             if assured {
@@ -327,32 +354,25 @@ impl Tracker {
         v: &mut Verdict,
     ) {
         let reply = place.reply;
-        let mut state = CtState::TRK;
-        if related {
-            state = state.and(CtState::REL);
-        } else if m.has(bit::SEEN_REPLY) || reply {
-            state = state.and(CtState::EST);
-        } else {
-            state = state.and(CtState::NEW);
-        }
+        let answered = m.has(bit::SEEN_REPLY) || reply;
+        let mut state = CtState::TRK.0;
+        state |= match (related, answered) {
+            (true, _) => CtState::REL.0,
+            (false, true) => CtState::EST.0,
+            (false, false) => CtState::NEW.0,
+        };
         if reply {
-            state = state.and(CtState::RPL);
+            state |= CtState::RPL.0;
         }
         v.orig = e.tuple(false);
         v.nat = NatEdit::NONE;
-        if nat && m.has(bit::SNAT | bit::DNAT) {
-            let (s, d) = (m.has(bit::SNAT), m.has(bit::DNAT));
-            let (src, dst) = if reply { (d, s) } else { (s, d) };
+        let what = if nat { m.translated(reply) } else { 0 };
+        if what != 0 {
             let to = if reply { v.orig.inverse() } else { e.tuple(true).inverse() };
-            v.nat = NatEdit::new(to, src, dst, related);
-            if src {
-                state = state.and(CtState::SNAT);
-            }
-            if dst {
-                state = state.and(CtState::DNAT);
-            }
+            v.nat = NatEdit::new(to, what, related);
+            state |= CtState::of_translation(what).0;
         }
-        v.state = state;
+        v.state = CtState(state);
         v.mark = e.mark();
         v.label = e.label(m);
         v.conn = ConnRef::new(place.id, m.generation(), reply, related);

@@ -127,6 +127,22 @@ impl Tuple {
         }
     }
 
+    /// [`Tuple::ct_ports`] as the high half of a word, the first of them uppermost.
+    #[inline(always)]
+    pub fn ct_ports_word(&self) -> u64 {
+        if self.is_icmp() {
+            let (ty, code) = self.ct_ports();
+            return u64::from(ty) << 48 | u64::from(code) << 32;
+        }
+        self.ports >> 32 << 32
+    }
+
+    /// Both IPv4 addresses, the source's in the high half; 0 for IPv6.
+    #[inline(always)]
+    pub fn ipv4_addresses(&self) -> u64 {
+        if self.is_v6() { 0 } else { self.addresses[0] }
+    }
+
     /// The tuple of a packet that answers one of this.
     #[inline(always)]
     pub fn inverse(&self) -> Tuple {

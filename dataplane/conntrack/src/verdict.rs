@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::meta::side::{DST, SRC};
 use crate::nat::NatEdit;
 use crate::tuple::Tuple;
 
@@ -37,6 +38,12 @@ impl CtState {
         (CtState::SNAT, "snat"),
         (CtState::DNAT, "dnat"),
     ];
+
+    /// The bits of the sides that [`SRC`] and [`DST`] say.
+    #[inline(always)]
+    pub(crate) const fn of_translation(what: u8) -> CtState {
+        CtState(what << 6)
+    }
 
     /// Whether any bit of `other` is set.
     #[inline(always)]
@@ -77,6 +84,9 @@ impl fmt::Debug for CtState {
 /// It may be kept for as long as one likes: once the connection is gone it names nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash, Debug)]
 pub struct ConnRef(u64);
+
+const _: () = assert!(CtState::of_translation(SRC).0 == CtState::SNAT.0);
+const _: () = assert!(CtState::of_translation(DST).0 == CtState::DNAT.0);
 
 const REPLY: u64 = 1 << 31;
 const RELATED: u64 = 1 << 63;

@@ -138,15 +138,33 @@ pub fn update32(checksum: u16, old: u32, new: u32) -> u16 {
 #[inline(always)]
 #[must_use]
 pub fn update64(checksum: u16, old: u64, new: u64) -> u16 {
-    !fold(add(add(u64::from(!checksum), !old), new))
+    Change::of64(old, new).apply(checksum)
 }
 
-/// What a checksum becomes when 64 bits and 32 bits of its data, at even offsets, change.
-#[inline(always)]
-#[must_use]
-pub fn update96(checksum: u16, old: (u64, u32), new: (u64, u32)) -> u16 {
-    let small = u64::from(!checksum) + u64::from(!old.1) + u64::from(new.1);
-    !fold(add(add(small, !old.0), new.0))
+/// A change of data, at even offsets, that several checksums cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Change(u64);
+
+impl Change {
+    /// 64 bits become others.
+    #[inline(always)]
+    pub fn of64(old: u64, new: u64) -> Change {
+        Change(add(!old, new))
+    }
+
+    /// 32 bits more become others.
+    #[inline(always)]
+    #[must_use]
+    pub fn and32(self, old: u32, new: u32) -> Change {
+        Change(add(self.0, u64::from(!old) + u64::from(new)))
+    }
+
+    /// What a checksum over the data becomes.
+    #[inline(always)]
+    #[must_use]
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(add(self.0, u64::from(!checksum)))
+    }
 }
 
 /// What a checksum becomes when 128 bits of its data, at an even offset, change.

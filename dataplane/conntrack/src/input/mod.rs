@@ -219,48 +219,49 @@ impl Ip {
 /// Read and check a packet. What is in `seen` counts only if it can be tracked.
 ///
 /// Most packets are TCP or UDP behind an IPv4 header without options: these are read here, with
-/// one check of bounds for a header.
+/// one check of bounds for both headers.
 #[inline(always)]
 pub(crate) fn read(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
     let l3 = usize::from(p.off.l3);
-    let header = p.data.get(l3..).and_then(|d| d.first_chunk::<20>());
-    let Some(h) = header.filter(|h| h[0] == 0x45 && p.off.l4 == p.off.l3.wrapping_add(20)) else {
-        return read_any(p, seen);
-    };
-    if p.off.end == 0 || p.off.fault != Fault::None || h[9] != p.off.proto {
+    let headers = p.data.get(l3..).unwrap_or_default();
+    // IPv4's header, and UDP's.
+    let Some(h) = headers.first_chunk::<28>() else { return read_any(p, seen) };
+    let sound = p.off.end != 0 && p.off.fault == Fault::None;
+    if h[0] != 0x45 || !sound || p.off.l4 != p.off.l3.wrapping_add(20) || h[9] != p.off.proto {
         return read_any(p, seen);
     }
     let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let (total, addresses) =
-        ((word(0) & 0xffff) as usize, u64::from(word(12)) << 32 | u64::from(word(16)));
-    if word(4) & OFFSET_OR_MORE != 0 || total < 20 || l3 + total > p.total {
+    let total = (word(0) & 0xffff) as usize;
+    if word(4) & OFFSET_OR_MORE != 0 || total < 28 || l3 + total > p.total {
         return read_any(p, seen);
     }
     let len = total - 20;
-    let l4 = p.data.get(l3 + 20..).unwrap_or_default();
-    let l4 = &l4[..len.min(l4.len())];
-    let pseudo = || Sum::new().u64(addresses).u32(u32::from(h[9])).u32(len as u32);
-    if p.trust == Trust::Unknown && Sum::new().bytes(h).folded() != 0xffff {
+    if p.trust == Trust::Unknown && !ipv4_header_is_right(h) {
         return Err(Invalid::IpChecksum);
     }
-    let ports;
+    let addresses = u64::from(word(12)) << 32 | u64::from(word(16));
+    let ports = word(20);
+    let l4 = &headers[20..];
     match h[9] {
         ip_proto::TCP => {
-            let segment;
-            (ports, segment) = tcp(l4, len)?;
-            checksum(p, l4, len, |l4| pseudo().bytes(l4).folded() == 0xffff)?;
-            seen.kind = Kind::Tcp(segment);
+            let l4 = &l4[..len.min(l4.len())];
+            seen.kind = Kind::Tcp(tcp(l4, len)?);
+            checksum(p, l4, len, |l4| {
+                let pseudo = Sum::new().bytes(&h[12..20]).u32(6).u32(len as u32);
+                pseudo.bytes(l4).folded() == 0xffff
+            })?;
         }
         ip_proto::UDP => {
-            let own;
-            (ports, own) = udp(l4, len)?;
+            // The pseudo header counts UDP's own length.
+            let own = (word(24) >> 16) as usize;
+            if own < 8 || own > len {
+                return Err(Invalid::Truncated);
+            }
             let l4 = &l4[..own.min(l4.len())];
-            let right = |l4: &[u8]| {
-                // The pseudo header counts UDP's own length.
-                let pseudo = || Sum::new().u64(addresses).u32(17).u32(own as u32);
-                l4.get(6..8) == Some(&[0, 0]) || pseudo().bytes(l4).folded() == 0xffff
-            };
-            checksum(p, l4, own, right)?;
+            checksum(p, l4, own, |l4| {
+                let pseudo = Sum::new().bytes(&h[12..20]).u32(17).u32(own as u32);
+                word(24) as u16 == 0 || pseudo.bytes(l4).folded() == 0xffff
+            })?;
             seen.kind = Kind::Udp;
         }
         _ => return read_any(p, seen),
@@ -270,6 +271,12 @@ pub(crate) fn read(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
     }
     seen.tuple = Tuple::v4_words(p.zone, h[9], addresses, ports);
     Ok(())
+}
+
+/// Whether the checksum of an IPv4 header of 20 bytes is right.
+#[inline(always)]
+fn ipv4_header_is_right(h: &[u8; 28]) -> bool {
+    Sum::new().bytes(&h[..20]).folded() == 0xffff
 }
 
 /// [`read`] for any packet.
@@ -299,8 +306,8 @@ fn read_other(p: &Input<'_>) -> Result<Seen, Invalid> {
     };
     let (ports, kind) = match ip.proto {
         ip_proto::TCP if p.off.proto == ip_proto::TCP => {
-            let (ports, segment) = tcp(l4, len)?;
-            (ports, Kind::Tcp(segment))
+            let segment = tcp(l4, len)?;
+            (be32(l4, 0).ok_or(Invalid::Truncated)?, Kind::Tcp(segment))
         }
         ip_proto::UDP if p.off.proto == ip_proto::UDP => {
             let (ports, own) = udp(l4, len)?;
@@ -374,21 +381,21 @@ fn flags_are_sane(flags: u8) -> bool {
     SANE >> (flags & 0x37) & 1 != 0
 }
 
-/// Ports, the source's in the high half, and what else the header says.
+/// What a TCP header says, its ports aside; `len` is how many bytes L4 has in the whole packet.
 #[inline(always)]
-fn tcp(l4: &[u8], len: usize) -> Result<(u32, Segment), Invalid> {
-    let Some(h) = l4.first_chunk::<20>() else { return Err(Invalid::Truncated) };
+fn tcp(l4: &[u8], len: usize) -> Result<Segment, Invalid> {
+    let Some((h, rest)) = l4.split_first_chunk::<20>() else { return Err(Invalid::Truncated) };
     let header = usize::from(h[12] >> 4) * 4;
-    let Some(options) = l4.get(20..header).filter(|_| header <= len) else {
+    if header < 20 || header > len {
         return Err(Invalid::Truncated);
-    };
+    }
+    let Some(options) = rest.get(..header - 20) else { return Err(Invalid::Truncated) };
     if !flags_are_sane(h[13]) {
         return Err(Invalid::TcpFlags);
     }
     let word = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
     let win = u16::from_be_bytes([h[14], h[15]]);
-    let segment = Segment::new(word(4), word(8), win, h[13], (len - header) as u32, options);
-    Ok((word(0), segment))
+    Ok(Segment::new(word(4), word(8), win, h[13], (len - header) as u32, options))
 }
 
 /// Ports, the source's in the high half, and the length that the header names.

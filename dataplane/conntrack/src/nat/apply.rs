@@ -14,8 +14,19 @@ use super::{NatEdit, quote};
 ///
 /// # Errors
 /// The reason why it cannot be done; the packet is to be dropped, as it may be changed in part.
-#[inline]
+#[inline(always)]
 pub fn apply(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
+    let plain = matches!(e.to.proto(), ip_proto::TCP | ip_proto::UDP) && !e.to.is_v6();
+    if plain && !e.is_error() {
+        let (addresses, ports) = ((e.to.addresses[0], e.address_mask()), (e.to.ports >> 32) as u32);
+        return edit::set_ipv4_endpoints(packet, off, addresses, (ports, e.port_mask()));
+    }
+    apply_other(packet, off, e)
+}
+
+/// [`apply`] for any packet.
+#[inline(never)]
+fn apply_other(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
     if e.is_none() {
         return Ok(());
     }
@@ -23,29 +34,8 @@ pub fn apply(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop
         quote::apply(packet, off, e)?;
         return addresses(packet, off, e);
     }
-    let proto = e.to.proto();
-    if !e.to.is_v6() && matches!(proto, ip_proto::TCP | ip_proto::UDP) {
-        let (addresses, ports) = ((e.to.addresses[0], address_mask(e)), (e.to.ports >> 32) as u32);
-        return edit::set_ipv4_endpoints(packet, off, addresses, (ports, port_mask(e)));
-    }
     addresses(packet, off, e)?;
     ports(packet, off, e)
-}
-
-/// Which of a tuple's IPv4 addresses are to be set.
-#[inline(always)]
-fn address_mask(e: &NatEdit) -> u64 {
-    let src = if e.changes_src() { 0xffff_ffff << 32 } else { 0 };
-    let dst = if e.changes_dst() { 0xffff_ffff } else { 0 };
-    src | dst
-}
-
-/// Which of a tuple's ports are to be set.
-#[inline(always)]
-fn port_mask(e: &NatEdit) -> u32 {
-    let src = if e.changes_src() { 0xffff_0000 } else { 0 };
-    let dst = if e.changes_dst() { 0xffff } else { 0 };
-    src | dst
 }
 
 /// Change one fragment of a packet that was tracked as a whole. The one with the L4 header must
@@ -64,7 +54,7 @@ pub fn apply_fragment(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result
 #[inline(always)]
 fn addresses(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
     if !e.to.is_v6() {
-        return edit::set_ipv4(packet, off, e.to.addresses[0], address_mask(e));
+        return edit::set_ipv4(packet, off, e.to.addresses[0], e.address_mask());
     }
     let (src, dst) = (e.changes_src(), e.changes_dst());
     if src {
@@ -80,7 +70,7 @@ fn addresses(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop
 fn ports(packet: &mut Packet, off: &Offsets, e: &NatEdit) -> Result<(), Drop> {
     match e.to.proto() {
         ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
-            edit::set_ports(packet, off, (e.to.ports >> 32) as u32, port_mask(e))
+            edit::set_ports(packet, off, (e.to.ports >> 32) as u32, e.port_mask())
         }
         ip_proto::ICMP | ip_proto::ICMPV6 => edit::set_icmp_id(packet, off, e.to.sport()),
         _ => Ok(()),

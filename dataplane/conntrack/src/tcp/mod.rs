@@ -142,7 +142,44 @@ impl Tcp {
     }
 
     /// The next segment.
+    #[inline(always)]
     pub(crate) fn packet(
+        &mut self,
+        reply: bool,
+        s: &Segment,
+        status: Status,
+        options: &TcpOptions,
+    ) -> Outcome {
+        match self.in_order(reply, s, status, options) {
+            Some(outcome) => outcome,
+            None => self.any_packet(reply, s, status, options),
+        }
+    }
+
+    /// [`Tcp::packet`] for what most segments are: an acknowledgement, with data or without, in the window of
+    /// an established connection. `None`, and nothing has changed, if it is anything else.
+    #[inline(always)]
+    fn in_order(
+        &mut self,
+        reply: bool,
+        s: &Segment,
+        status: Status,
+        options: &TcpOptions,
+    ) -> Option<Outcome> {
+        let usual = self.state == TcpState::Established
+            && s.sort == Sort::Ack
+            && status.seen_reply
+            && status.assured;
+        if !usual || !window::follow(self, reply, s) {
+            return None;
+        }
+        let known = Status { seen_reply: true, assured: true };
+        Some(self.enter(reply, s, TcpState::Established, TcpState::Established, known, options))
+    }
+
+    /// [`Tcp::packet`] for every segment.
+    #[inline(never)]
+    fn any_packet(
         &mut self,
         reply: bool,
         s: &Segment,
@@ -213,6 +250,7 @@ impl Tcp {
     }
 
     /// The segment is believed: go to its state.
+    #[inline(always)]
     fn enter(
         &mut self,
         reply: bool,

@@ -16,7 +16,7 @@
 //! data again, or an overtaken acknowledgement. It passes and changes nothing.
 
 use super::segment::{ACK, NO_SCALE, RST, SYN, Segment, Sort};
-use super::{Peer, Tcp, TcpState, after, before, peer_flag};
+use super::{Peer, Tcp, TcpState, after, peer_flag};
 
 /// What the window says of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +63,39 @@ pub(super) fn first(s: &Segment) -> [Peer; 2] {
     [sender, receiver]
 }
 
+/// The side that sends a segment, and the other one.
+#[inline(always)]
+fn sides(peers: &mut [Peer; 2], reply: bool) -> (&mut Peer, &mut Peer) {
+    let [opener, other] = peers;
+    if reply { (other, opener) } else { (opener, other) }
+}
+
+/// What a segment acknowledges in all. Blocks count only if the receiver has said that it knows them.
+#[inline(always)]
+fn acknowledged(receiver: &Peer, s: &Segment) -> u32 {
+    if receiver.flags & peer_flag::SACK_PERMITTED != 0 { s.sack } else { s.ack }
+}
+
+/// [`check`] for an acknowledgement that is good, of a connection both of whose sides were heard. `false`,
+/// and nothing has changed, if it is anything else.
+#[inline(always)]
+pub(super) fn follow(t: &mut Tcp, reply: bool, s: &Segment) -> bool {
+    let (sender, receiver) = sides(&mut t.peers, reply);
+    let sack = acknowledged(receiver, s);
+    let margins = margins(sender, receiver, s.seq, s.end, sack);
+    let good = margins.into_iter().fold(0, |all, m| all | m) >= 0;
+    if !good || sender.max_win == 0 || receiver.max_win == 0 {
+        return false;
+    }
+    accept(sender, receiver, s, s.end, s.ack, sack);
+    note_repetition(t, reply, s, s.seq, s.end, s.ack);
+    true
+}
+
 /// Check a segment against the window, and take over what it says if it is good.
 pub(super) fn check(t: &mut Tcp, reply: bool, s: &Segment, liberal: bool) -> Fit {
-    let (head, tail) = t.peers.split_at_mut(1);
-    let (sender, receiver) =
-        if reply { (&mut tail[0], &mut head[0]) } else { (&mut head[0], &mut tail[0]) };
-    let sack_used = receiver.flags & peer_flag::SACK_PERMITTED != 0;
-    let (mut ack, mut sack) = (s.ack, if sack_used { s.sack } else { s.ack });
+    let (sender, receiver) = sides(&mut t.peers, reply);
+    let (mut ack, mut sack) = (s.ack, acknowledged(receiver, s));
 
     let opening = s.has(SYN)
         && (sender.max_win == 0
@@ -124,15 +150,22 @@ pub(super) fn check(t: &mut Tcp, reply: bool, s: &Segment, liberal: bool) -> Fit
     Fit::Good
 }
 
+/// By how much a segment keeps each of the four rules; negative where it breaks one.
+#[inline(always)]
+fn margins(sender: &Peer, receiver: &Peer, seq: u32, end: u32, sack: u32) -> [i32; 4] {
+    let window = sender.max_win.max(MAX_ACK_WINDOW);
+    let allowed = sender.max_end.wrapping_sub(seq);
+    let is_new = end.wrapping_sub(sender.end).wrapping_add(receiver.max_win);
+    let was_sent = receiver.end.wrapping_sub(sack);
+    let ack_is_new = sack.wrapping_sub(receiver.end).wrapping_add(window);
+    [allowed as i32, is_new as i32, was_sent as i32, ack_is_new as i32]
+}
+
 #[inline(always)]
 fn fit(sender: &Peer, receiver: &Peer, seq: u32, end: u32, sack: u32) -> Fit {
-    let oldest = sender.end.wrapping_sub(receiver.max_win).wrapping_sub(1);
-    let is_new = after(end, oldest);
-    let window = sender.max_win.max(MAX_ACK_WINDOW);
-    let oldest_ack = receiver.end.wrapping_sub(window).wrapping_sub(1);
-    let ack_is_new = after(sack, oldest_ack);
-    let was_sent = before(sack, receiver.end.wrapping_add(1));
-    if !before(seq, sender.max_end.wrapping_add(1)) {
+    let margins = margins(sender, receiver, seq, end, sack);
+    let [allowed, is_new, was_sent, ack_is_new] = margins.map(|m| m >= 0);
+    if !allowed {
         let over = end.wrapping_sub(sender.max_end).wrapping_add(1);
         let little = receiver.max_win != 0 && over <= receiver.max_win;
         return if little && is_new && ack_is_new && was_sent { Fit::Over } else { Fit::Outside };

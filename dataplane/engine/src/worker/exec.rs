@@ -351,11 +351,11 @@ impl Transmit {
 
     /// Send packets out of a port, as they are; how many bytes they have.
     #[inline(always)]
-    pub fn output_run(
+    pub fn output_run<'a>(
         &mut self,
         port: DpPort,
         packets: impl Iterator<Item = Packet>,
-        keys: &[FlowKey],
+        keys: impl Iterator<Item = &'a FlowKey>,
     ) -> u64 {
         let mut bytes = 0;
         let slot = self.local.get(port.0 as usize).copied().unwrap_or(NO_SLOT);

@@ -348,23 +348,15 @@ impl Worker {
         let alone = self.receivers.is_alone(slot, self.tx.now);
         self.tx.order.begin();
         let Worker { burst, keys, offsets, found, flows, tx, .. } = self;
+        let place = |i: usize| {
+            let mut at = Where::new(&keys[i], offsets[i]);
+            at.slot = Some(i as u8);
+            at
+        };
         let mut packets = burst.drain(..);
-        let mut i = 0;
-        while i < n {
-            let run = run_of(&found[..n], i);
-            let next = run.end;
-            match found[i] {
-                Found::Hit(id) => hit_run(flows, tx, id, &mut packets, run, (keys, offsets)),
-                _ => {
-                    for (i, packet) in run.zip(packets.by_ref()) {
-                        let mut at = Where::new(&keys[i], offsets[i]);
-                        at.slot = Some(i as u8);
-                        missed(flows, tx, packet, &mut at, None, (!alone).then_some(slot));
-                    }
-                }
-            }
-            i = next;
-        }
+        bring_on(flows, tx, &found[..n], &mut packets, place, |flows, tx, _, packet, at| {
+            missed(flows, tx, packet, at, None, (!alone).then_some(slot));
+        });
         drop(packets);
         if tx.order.is_busy() || !tx.strays.is_empty() {
             self.finish((!alone).then_some(slot));
@@ -490,45 +482,94 @@ fn run_of(found: &[Found], from: usize) -> std::ops::Range<usize> {
     from..from + 1 + more
 }
 
-/// The next packets of the burst, all of one megaflow: those whose keys and offsets are at `run`.
+/// Bring packets on their way that were looked up together. `place` says where the one with that number
+/// stands; `missed` is for those that no megaflow covers.
 #[inline(always)]
-fn hit_run(
+fn bring_on<'a>(
+    flows: &mut Flows,
+    tx: &mut Transmit,
+    found: &[Found],
+    packets: &mut impl Iterator<Item = Packet>,
+    place: impl Fn(usize) -> Where<'a>,
+    mut missed: impl FnMut(&mut Flows, &mut Transmit, usize, Packet, &mut Where<'_>),
+) {
+    let mut i = 0;
+    while i < found.len() {
+        let run = run_of(found, i);
+        i = run.end;
+        match found[run.start] {
+            Found::Hit(id) => hit_run(flows, tx, id, packets, run, &place),
+            _ => {
+                for (i, packet) in run.zip(packets.by_ref()) {
+                    missed(flows, tx, i, packet, &mut place(i));
+                }
+            }
+        }
+    }
+}
+
+/// Packets that are to be dropped count as found nowhere.
+#[inline(always)]
+fn forget_bad(found: &mut [Found], bad: &[Option<Drop>; BURST]) {
+    for (found, _) in found.iter_mut().zip(bad).filter(|(_, bad)| bad.is_some()) {
+        *found = Found::Miss;
+    }
+}
+
+/// The next packets, all of one megaflow: those with the numbers `run`.
+#[inline(always)]
+fn hit_run<'a>(
     flows: &mut Flows,
     tx: &mut Transmit,
     id: u32,
     packets: &mut impl Iterator<Item = Packet>,
     run: std::ops::Range<usize>,
-    (keys, offsets): (&[FlowKey; BURST], &[Offsets; BURST]),
+    place: &impl Fn(usize) -> Where<'a>,
 ) {
     let count = run.len();
     if count == 1 {
         let Some(packet) = packets.next() else { return };
-        let mut at = Where::new(&keys[run.start], offsets[run.start]);
-        at.slot = Some(run.start as u8);
-        return hit(flows, tx, id, packet, &mut at);
+        return hit(flows, tx, id, packet, &mut place(run.start));
     }
-    let ours = &keys[run.clone()];
-    let flags = ours.iter().fold(0, |flags, key| flags | (key.word(word::L4) >> 16) as u16);
+    let keys = run.clone().map(|i| place(i).key);
+    let flags = keys.clone().fold(0, |flags, key| flags | (key.word(word::L4) >> 16) as u16);
     let hot = flows.mega.hot(id);
     let mut bytes = 0;
     // While others are put off, each has to be asked whether it waits for one of them.
     let free = !tx.order.is_busy();
     if free && hot.output != DpPort(0) {
-        bytes = tx.output_run(hot.output, packets.take(count), ours);
+        bytes = tx.output_run(hot.output, packets.take(count), keys);
     } else if free
         && hot.shape == Shape::Edits
         && let Some((edits, port)) = edits(hot.program())
     {
         for (i, packet) in run.zip(packets) {
             bytes += packet.len() as u64;
-            tx.edit_and_output(edits, port, packet, &mut Where::new(&keys[i], offsets[i]));
+            tx.edit_and_output(edits, port, packet, &mut place(i));
         }
-    } else {
+    } else if hot.shape == Shape::Pop {
         for (i, packet) in run.zip(packets) {
             bytes += packet.len() as u64;
-            let mut at = Where::new(&keys[i], offsets[i]);
-            at.slot = Some(i as u8);
-            run_program(flows, tx, id, packet, &mut at);
+            let at = &mut place(i);
+            let others = !(tx.later.is_empty() && tx.again.is_empty());
+            let (order, program) = (&mut tx.order, flows.mega.hot(id).program());
+            if let Err(packet) = tx.popped.put_aside(order, others, program, packet, at) {
+                run_program(flows, tx, id, packet, at);
+            }
+        }
+    } else {
+        let mut left = run;
+        while let Some(i) = left.next()
+            && let Some(packet) = packets.next()
+        {
+            bytes += packet.len() as u64;
+            run_program(flows, tx, id, packet, &mut place(i));
+            // The first of them has begun a group, if there was none.
+            let hot = flows.mega.hot(id);
+            if hot.shape == Shape::Track && tx.popped.is_empty() {
+                let (order, program) = (&mut tx.order, hot.program());
+                bytes += tx.later.put_run_aside(order, program, packets, &mut left, place);
+            }
         }
     }
     flows.mega.hot(id).count(count as u64, bytes, flags, tx.now);

@@ -8,6 +8,9 @@
 //! with which it came, whatever tracking makes of it. Flows with equal hashes count as one, so
 //! that a packet may wait for a stranger, which harms nothing.
 //!
+//! Most packets that are put off are never asked for: their flow is noted at once, as their key may change,
+//! but they are linked to others of it only when somebody asks.
+//!
 //! Invariants: `pending` has exactly the slots of packets that are put off (in [`super::tracked::Later`],
 //! [`super::popped::Popped`], or among those that are looked up again); a packet waits for an earlier slot only, so the
 //! first of the pending ones never waits.
@@ -25,8 +28,10 @@ const NONE: u8 = u8::MAX;
 pub(super) struct Order {
     /// Slots that are put off, as bits.
     pending: u32,
-    /// Slots whose `flows`, `links` and `before` are of this burst, as bits.
-    placed: u32,
+    /// Slots whose `flows` are of this burst, as bits.
+    noted: u32,
+    /// Those of them whose `links` and `before` are, too.
+    linked: u32,
     flows: [u64; BURST],
     /// By hash: the last slot, and by slot the one before it.
     chains: [u8; CHAINS],
@@ -39,7 +44,8 @@ impl Default for Order {
     fn default() -> Self {
         Order {
             pending: 0,
-            placed: 0,
+            noted: 0,
+            linked: 0,
             flows: [0; BURST],
             chains: [NONE; CHAINS],
             links: [NONE; BURST],
@@ -53,7 +59,7 @@ impl Order {
     #[inline(always)]
     pub fn begin(&mut self) {
         debug_assert_eq!(self.pending, 0);
-        self.placed = 0;
+        (self.noted, self.linked) = (0, 0);
     }
 
     /// Whether any packet is put off.
@@ -68,15 +74,18 @@ impl Order {
         if self.pending == 0 {
             return false;
         }
-        let before = self.place(usize::from(slot) % BURST, key);
+        let slot = usize::from(slot) % BURST;
+        self.note(slot, key);
+        self.link();
+        let before = self.before[slot];
         before != NONE && self.pending & 1 << before != 0
     }
 
     /// A packet is put off. `key` is that with which it came, if this is the first time.
-    #[inline]
+    #[inline(always)]
     pub fn put_off(&mut self, slot: u8, key: &FlowKey) {
         let slot = usize::from(slot) % BURST;
-        self.place(slot, key);
+        self.note(slot, key);
         self.pending |= 1 << slot;
     }
 
@@ -86,25 +95,32 @@ impl Order {
         self.pending &= !(1 << (usize::from(slot) % BURST));
     }
 
-    /// Find a packet's place behind others of its flow, once: the slot before it.
+    /// Note of which flow a packet is, once.
     #[inline(always)]
-    fn place(&mut self, slot: usize, key: &FlowKey) -> u8 {
-        if self.placed >> slot & 1 != 0 {
-            return self.before[slot];
+    fn note(&mut self, slot: usize, key: &FlowKey) {
+        if self.noted >> slot & 1 == 0 {
+            self.noted |= 1 << slot;
+            self.flows[slot] = flow_of(key);
         }
-        if self.placed == 0 {
+    }
+
+    /// Find the places of all noted packets behind others of their flows. They are noted in the order in
+    /// which they came, so that those which were linked before are earlier ones.
+    fn link(&mut self) {
+        if self.linked == 0 {
             self.chains.fill(NONE);
         }
-        self.placed |= 1 << slot;
-        let flow = flow_of(key);
-        let chain = &mut self.chains[(flow >> 58) as usize % CHAINS];
-        let last = std::mem::replace(chain, slot as u8);
-        let mut before = last;
-        while before != NONE && self.flows[usize::from(before) % BURST] != flow {
-            before = self.links[usize::from(before) % BURST];
+        for slot in flow::sparse::bits(u64::from(self.noted & !self.linked)) {
+            let flow = self.flows[slot];
+            let chain = &mut self.chains[(flow >> 58) as usize % CHAINS];
+            let last = std::mem::replace(chain, slot as u8);
+            let mut before = last;
+            while before != NONE && self.flows[usize::from(before) % BURST] != flow {
+                before = self.links[usize::from(before) % BURST];
+            }
+            (self.links[slot], self.before[slot]) = (last, before);
         }
-        (self.flows[slot], self.links[slot], self.before[slot]) = (flow, last, before);
-        before
+        self.linked = self.noted;
     }
 }
 

@@ -11,8 +11,8 @@ use ofproto::program::{DpAction, DpPort, Program};
 
 use super::exec::{MAX_PASSES, Transmit, Where};
 use super::order::Order;
-use super::{Worker, hit, missed, tunnel};
-use crate::megaflow::{BURST, Found, Picked};
+use super::{Worker, bring_on, forget_bad, missed, tunnel};
+use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
 use crate::stages::Stage;
 
@@ -23,8 +23,6 @@ struct Member {
     /// Where its key and offsets are in the worker's arrays.
     slot: u8,
     passes: u8,
-    /// Why it is to be dropped.
-    bad: Option<Drop>,
 }
 
 /// The packets of a burst that are put aside, each with a key of its own in the worker's arrays: at most
@@ -43,7 +41,7 @@ impl Popped {
 
     /// Put a packet aside, or give it back if it is no such packet, or has to wait for one that is put off
     /// elsewhere, where `others` are.
-    #[inline]
+    #[inline(always)]
     pub fn put_aside(
         &mut self,
         order: &mut Order,
@@ -62,8 +60,7 @@ impl Popped {
             return Err(packet);
         }
         order.put_off(slot, at.key);
-        let member = Member { packet, listener, slot, passes: at.passes + 1, bad: None };
-        self.waiting.push(member);
+        self.waiting.push(Member { packet, listener, slot, passes: at.passes + 1 });
         Ok(())
     }
 }
@@ -79,13 +76,14 @@ impl Worker {
         std::mem::swap(&mut members, &mut self.tx.popped.waiting);
         let Worker { keys, offsets, found, flows, tx, .. } = self;
         add(&tx.worker().counters.recirculated, members.len() as u64);
-        let mut slots = [0; BURST];
-        for (m, slot) in members.iter_mut().zip(&mut slots) {
+        let n = members.len();
+        let (mut slots, mut passes, mut bad) = ([0; BURST], [0; BURST], [None; BURST]);
+        for (i, m) in members.iter_mut().enumerate() {
             let at = usize::from(m.slot);
             // All at once: they go on in their order, so that whoever waits for one of them comes later.
             tx.order.take_up(m.slot);
-            m.bad = open(m, &mut keys[at], &mut offsets[at], tx).err();
-            *slot = m.slot;
+            bad[i] = open(m, &mut keys[at], &mut offsets[at], tx).err();
+            (slots[i], passes[i]) = (m.slot, m.passes);
         }
         let mut from = 0;
         for group in members.chunk_by(|a, b| a.listener == b.listener) {
@@ -95,19 +93,19 @@ impl Worker {
             flows.mega.lookup(meta(group[0].listener), picked, &mut found[these], &mut tx.clock);
         }
         tx.clock.enter(Stage::Actions);
-        for (m, found) in members.drain(..).zip(found.iter()) {
-            let at = usize::from(m.slot);
-            let mut at = Where::new(&keys[at], offsets[at]);
-            (at.passes, at.slot) = (m.passes, Some(m.slot));
-            if let Some(why) = m.bad {
-                tx.drop_packet(m.packet, why, &at);
-                continue;
-            }
-            match *found {
-                Found::Hit(id) => hit(flows, tx, id, m.packet, &mut at),
-                _ => missed(flows, tx, m.packet, &mut at, None, budget),
-            }
-        }
+        let found = &mut found[..n];
+        forget_bad(found, &bad);
+        let place = |i: usize| {
+            let at = usize::from(slots[i]);
+            let (passes, slot) = (passes[i], Some(slots[i]));
+            Where { passes, slot, ..Where::new(&keys[at], offsets[at]) }
+        };
+        let mut packets = members.drain(..).map(|m| m.packet);
+        bring_on(flows, tx, found, &mut packets, place, |flows, tx, i, packet, at| match bad[i] {
+            Some(why) => tx.drop_packet(packet, why, at),
+            None => missed(flows, tx, packet, at, None, budget),
+        });
+        drop(packets);
         self.tx.popped.spare = members;
     }
 }

@@ -9,21 +9,21 @@
 //! ([`super::order`]): one that has to wait for another is put aside too ([`Alone`]).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use afxdp::Packet;
 use arrayvec::ArrayVec;
 use conntrack::{ConnRef, CtState, Input, Millis, NatEdit, Verdict};
-use flow::extract::ip_proto;
-use flow::{Drop, FlowKey, word};
+use flow::{Drop, FlowKey, Offsets, word};
 use ofproto::program::{CtStep, DpAction, Program};
 use ofproto::recirc::Recirculation;
 
 use super::exec::{MAX_PASSES, Where};
 use super::fragments::is_fragment;
 use super::order::Order;
-use super::{Worker, hit, missed};
-use crate::megaflow::{BURST, Found, Picked};
+use super::{Worker, bring_on, forget_bad, missed};
+use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
 use crate::stages::Stage;
 
@@ -81,46 +81,69 @@ fn is_sound(word: u64) -> bool {
 /// The words of a key that say this.
 #[inline(always)]
 fn ct_words(zone: u16, v: &Verdict) -> [u64; CT_WORDS] {
-    let (orig, (sport, dport)) = (&v.orig, v.orig.ct_ports());
+    let orig = &v.orig;
     let mut words = [0; CT_WORDS];
     let ct = u64::from(v.mark) << 32 | u64::from(zone) << 16 | u64::from(v.state.0) << 8;
     words[0] = ct | u64::from(orig.proto());
     words[word::CT_LABEL - word::CT] = (v.label >> 64) as u64;
     words[word::CT_LABEL + 1 - word::CT] = v.label as u64;
-    words[word::CT_TP - word::CT] = u64::from(sport) << 48 | u64::from(dport) << 32;
-    let (src, dst) = (orig.src(), orig.dst());
+    words[word::CT_TP - word::CT] = orig.ct_ports_word();
+    words[word::CT_NW - word::CT] = orig.ipv4_addresses();
     if orig.is_v6() {
+        let (src, dst) = (orig.src(), orig.dst());
         let halves = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
         words[word::CT_IPV6_SRC - word::CT..].copy_from_slice(&halves);
-    } else {
-        words[word::CT_NW - word::CT] = (src as u64) << 32 | dst as u64;
     }
     words
 }
 
-/// Change in a key what [`conntrack::nat::apply`] has changed in its packet.
+/// Change a packet as the tracker said, and its key with it.
 #[inline(always)]
-fn follow_edit(key: &mut FlowKey, e: &NatEdit) {
-    let (to, src, dst) = (e.tuple(), e.changes_src(), e.changes_dst());
-    let high = |on: bool| if on { 0xffff_ffff << 32 } else { 0u64 };
-    let low = |on: bool| if on { 0xffff_ffff } else { 0u64 };
-    if to.is_v6() {
-        if src {
-            key.set(flow::Field::Ipv6Src, to.src());
-        }
-        if dst {
-            key.set(flow::Field::Ipv6Dst, to.dst());
-        }
+fn translate(
+    packet: &mut Packet,
+    off: &Offsets,
+    key: &mut FlowKey,
+    e: &NatEdit,
+) -> Result<(), Drop> {
+    let done = conntrack::nat::apply(packet, off, e);
+    if e.is_of_ports() && !e.tuple().is_v6() {
+        follow_ipv4(key, e);
+        follow_ports(key, e);
     } else {
-        let (now, mask) = ((to.src() as u64) << 32 | to.dst() as u64, high(src) | low(dst));
-        key.set_word(word::IPV4, key.word(word::IPV4) & !mask | now & mask);
+        follow_other(key, e);
     }
-    // An error has the ports of what it quotes, and none itself.
-    let has_ports = matches!(to.proto(), ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
-    if has_ports && !e.is_error() {
-        let now = u64::from(to.sport()) << 48 | u64::from(to.dport()) << 32;
-        let mask = if src { 0xffff << 48 } else { 0 } | if dst { 0xffff << 32 } else { 0 };
-        key.set_word(word::L4, key.word(word::L4) & !mask | now & mask);
+    done
+}
+
+/// Change the IPv4 addresses in a key.
+#[inline(always)]
+fn follow_ipv4(key: &mut FlowKey, e: &NatEdit) {
+    let (now, mask) = (e.tuple().ipv4_addresses(), e.address_mask());
+    key.set_word(word::IPV4, key.word(word::IPV4) & !mask | now & mask);
+}
+
+/// Change the ports in a key.
+#[inline(always)]
+fn follow_ports(key: &mut FlowKey, e: &NatEdit) {
+    let (now, mask) = (e.tuple().ct_ports_word(), u64::from(e.port_mask()) << 32);
+    key.set_word(word::L4, key.word(word::L4) & !mask | now & mask);
+}
+
+/// Change the key of a packet that is not TCP, UDP or SCTP over IPv4.
+#[cold]
+fn follow_other(key: &mut FlowKey, e: &NatEdit) {
+    let to = e.tuple();
+    if !to.is_v6() {
+        follow_ipv4(key, e);
+    }
+    if to.is_v6() && e.changes_src() {
+        key.set(flow::Field::Ipv6Src, to.src());
+    }
+    if to.is_v6() && e.changes_dst() {
+        key.set(flow::Field::Ipv6Dst, to.dst());
+    }
+    if e.is_of_ports() {
+        follow_ports(key, e);
     }
 }
 
@@ -134,30 +157,59 @@ pub(super) fn together(program: &[DpAction]) -> Option<(&CtStep, &Arc<Recirculat
     }
 }
 
-/// A packet put aside.
-struct Member {
-    packet: Packet,
-    /// Where its key and offsets are in the worker's arrays.
-    slot: u8,
-    passes: u8,
-    /// It could not be translated.
-    bad: Option<Drop>,
-}
-
-/// Packets of one program.
+/// Packets of one program, or of several that do the same.
 #[derive(Default)]
 struct Group {
     program: Option<Program>,
     /// The zone that the program tracks in.
     zone: u16,
-    members: ArrayVec<Member, BURST>,
+    /// How often its packets have been looked up before, this time included.
+    passes: u8,
+    packets: ArrayVec<Packet, BURST>,
+    /// Where the packets' keys and offsets are in the worker's arrays.
+    slots: ArrayVec<u8, BURST>,
 }
 
 impl Group {
+    /// Whether a packet with this program may join, as far as the program goes.
     #[inline(always)]
     fn has_room_for(&self, program: &Program) -> bool {
-        self.program.as_ref().is_some_and(|p| Arc::ptr_eq(p, program)) && !self.members.is_full()
+        let same = |p: &Program| Arc::ptr_eq(p, program) || do_the_same(p, program);
+        !self.packets.is_full() && self.program.as_ref().is_some_and(same)
     }
+
+    /// Whether a packet may join, as far as it goes itself.
+    #[inline(always)]
+    fn admits(&self, at: &Where<'_>) -> bool {
+        may_join(self.zone, at) && at.passes + 1 == self.passes
+    }
+
+    #[inline(always)]
+    fn push(&mut self, packet: Packet, slot: u8) {
+        self.packets.push(packet);
+        self.slots.push(slot);
+    }
+
+    /// Bring the packets into the order in which they came: one that was put off again may have joined
+    /// behind one that waits for it.
+    #[cold]
+    fn sort(&mut self) {
+        for end in 1..self.slots.len() {
+            let mut at = end;
+            while at > 0 && self.slots[at - 1] > self.slots[at] {
+                self.slots.swap(at - 1, at);
+                self.packets.swap(at - 1, at);
+                at -= 1;
+            }
+        }
+    }
+}
+
+/// Whether packets of two programs are tracked in the same way and looked up with the same state.
+#[inline(never)]
+fn do_the_same(one: &[DpAction], other: &[DpAction]) -> bool {
+    let both = together(one).zip(together(other));
+    both.is_some_and(|((ct, state), (ct2, state2))| ct == ct2 && Arc::ptr_eq(state, state2))
 }
 
 /// Whether a packet can be tracked together with others. One that is known in the zone is not to
@@ -209,10 +261,10 @@ impl Later {
         // Behind the last one is right for every packet, and most are of the same program.
         if let Some(Aside::Together(group)) = self.waiting.back_mut()
             && group.has_room_for(program)
-            && may_join(group.zone, at)
+            && group.admits(at)
         {
             order.put_off(slot, at.key);
-            group.members.push(Member { packet, slot, passes: at.passes + 1, bad: None });
+            group.push(packet, slot);
             return Ok(());
         }
         self.put_elsewhere(order, program, packet, slot, at)
@@ -236,6 +288,35 @@ impl Later {
         }
     }
 
+    /// Put packets aside that came one behind another, all with this program, as many as can join the last
+    /// group: none if there is no such group. `left` becomes the numbers of the others; `place` says where
+    /// the packet with that number stands. How many bytes those have that were put aside.
+    #[inline(always)]
+    pub fn put_run_aside<'a>(
+        &mut self,
+        order: &mut Order,
+        program: &Program,
+        packets: &mut impl Iterator<Item = Packet>,
+        left: &mut Range<usize>,
+        place: &impl Fn(usize) -> Where<'a>,
+    ) -> u64 {
+        let Some(Aside::Together(group)) = self.waiting.back_mut() else { return 0 };
+        if !group.has_room_for(program) {
+            return 0;
+        }
+        let mut bytes = 0;
+        while left.start < left.end && !group.packets.is_full() {
+            let at = place(left.start);
+            let Some(slot) = at.slot.filter(|_| group.admits(&at)) else { break };
+            let Some(packet) = packets.next() else { break };
+            left.start += 1;
+            bytes += packet.len() as u64;
+            order.put_off(slot, at.key);
+            group.push(packet, slot);
+        }
+        bytes
+    }
+
     #[inline(never)]
     fn put_elsewhere(
         &mut self,
@@ -252,19 +333,18 @@ impl Later {
             _ => return Err(packet),
         };
         order.put_off(slot, at.key);
-        let member = Member { packet, slot, passes: at.passes + 1, bad: None };
         let same = |aside: &&mut Aside| match aside {
-            Aside::Together(group) => group.has_room_for(program),
+            Aside::Together(group) => group.has_room_for(program) && group.admits(at),
             Aside::Alone(_) => false,
         };
         // One that waits for another may overtake none.
         if !waits && let Some(Aside::Together(group)) = self.waiting.iter_mut().find(same) {
-            group.members.push(member);
+            group.push(packet, slot);
             return Ok(());
         }
         let mut group = self.spare.pop().unwrap_or_default();
-        (group.program, group.zone) = (Some(program.clone()), zone);
-        group.members.push(member);
+        (group.program, group.zone, group.passes) = (Some(program.clone()), zone, at.passes + 1);
+        group.push(packet, slot);
         self.waiting.push_back(Aside::Together(group));
         Ok(())
     }
@@ -334,52 +414,59 @@ impl Worker {
         budget: Option<usize>,
     ) {
         let Worker { keys, offsets, found, tracked: batch, flows, tx, .. } = self;
-        let Some(first) = group.members.first() else { return };
-        let n = group.members.len();
-        let meta = keys[usize::from(first.slot)].word(word::META) >> 32 << 32 | u64::from(state.id);
+        if !group.slots.is_sorted() {
+            group.sort();
+        }
+        let (packets, slots) = (&mut group.packets, &group.slots);
+        let Some(&first) = slots.first() else { return };
+        let n = packets.len();
+        let meta = keys[usize::from(first)].word(word::META) >> 32 << 32 | u64::from(state.id);
         tx.clock.enter(Stage::Conntrack);
-        let inputs = group.members.iter().map(|m| {
-            let at = usize::from(m.slot);
-            let mut input = Input::of(&m.packet, &offsets[at], ct.zone);
+        let inputs = packets.iter().zip(slots).map(|(packet, slot)| {
+            let at = usize::from(*slot) % BURST;
+            let mut input = Input::of(packet, &offsets[at], ct.zone);
             if is_sound(keys[at].word(word::CT)) {
                 input.was_verified();
             }
             input
         });
-        tx.shared.tracker.track_burst(Millis(tx.now), inputs, ct.nat, batch);
-        let verdicts = batch.verdicts();
-        let mut slots = [0; BURST];
-        for ((m, v), slot) in group.members.iter_mut().zip(verdicts.iter()).zip(&mut slots) {
-            let at = usize::from(m.slot);
-            let key = &mut keys[at];
+        let tracker = &tx.shared.tracker;
+        tracker.read_burst(inputs, batch);
+        // Those that could not be translated.
+        let mut bad = [None; BURST];
+        let mut conns = [ConnRef::NONE; BURST];
+        let order = &mut tx.order;
+        tracker.track_burst(Millis(tx.now), ct.nat, batch, |i, v| {
+            // All at once: they go on in the order in which they came.
+            order.take_up(slots[i]);
+            let at = usize::from(slots[i]) % BURST;
+            let (packet, off, key) = (&mut packets[i], &offsets[at], &mut keys[at]);
             if !v.nat.is_none() {
-                m.bad = conntrack::nat::apply(&mut m.packet, &offsets[at], &v.nat).err();
-                follow_edit(key, &v.nat);
+                bad[i] = translate(packet, off, key, &v.nat).err();
             }
             key.set_words(word::CT, &ct_words(ct.zone, v));
             key.set_word(word::META, meta);
-            debug_assert!(m.bad.is_some() || says_what_is_there(key, &m.packet));
-            *slot = m.slot;
-        }
+            conns[i] = v.conn;
+            debug_assert!(bad[i].is_some() || says_what_is_there(key, packet));
+        });
         add(&tx.worker().counters.recirculated, n as u64);
-        let picked = Picked { keys, slots: &slots[..n] };
-        flows.mega.lookup(meta, picked, &mut found[..n], &mut tx.clock);
+        let found = &mut found[..n];
+        flows.mega.lookup(meta, Picked { keys, slots }, found, &mut tx.clock);
+        forget_bad(found, &bad);
         tx.clock.enter(Stage::Actions);
-        for (i, m) in group.members.drain(..).enumerate() {
-            tx.order.take_up(m.slot);
-            let at = usize::from(m.slot);
-            let mut at = Where::new(&keys[at], offsets[at]);
-            at.tracked = Tracked::AsInKey(ct.zone, verdicts[i].conn);
-            (at.passes, at.slot) = (m.passes, Some(m.slot));
-            if let Some(why) = m.bad {
-                tx.drop_packet(m.packet, why, &at);
-                continue;
+        let (zone, passes) = (ct.zone, group.passes);
+        let place = |i: usize| {
+            let at = usize::from(slots[i]) % BURST;
+            let tracked = Tracked::AsInKey(zone, conns[i]);
+            Where { tracked, passes, slot: Some(slots[i]), ..Where::new(&keys[at], offsets[at]) }
+        };
+        bring_on(flows, tx, found, &mut packets.drain(..), place, |flows, tx, i, packet, at| {
+            match bad[i] {
+                Some(why) => tx.drop_packet(packet, why, at),
+                None => missed(flows, tx, packet, at, Some(&state.state), budget),
             }
-            match found[i] {
-                Found::Hit(id) => hit(flows, tx, id, m.packet, &mut at),
-                _ => missed(flows, tx, m.packet, &mut at, Some(&state.state), budget),
-            }
-        }
+        });
+        group.slots.clear();
     }
 }
 
