@@ -66,12 +66,16 @@ impl<T> Megaflows<T> {
         };
         let mut ids = [NONE; BURST];
         let ids = &mut ids[..n];
-        if self.classifiers[c].use_cache {
-            clock.enter(Stage::Cache);
-            self.through_cache(c, keys, ids, clock);
-        } else {
-            clock.enter(Stage::Classifier);
-            self.classify(c, keys, ids, None);
+        clock.enter(Stage::Classifier);
+        let left = self.recall(c, keys, ids);
+        if left != 0 {
+            if self.classifiers[c].use_cache {
+                clock.enter(Stage::Cache);
+                self.through_cache(c, keys, ids, left, clock);
+            } else {
+                self.classify(c, keys, ids, left, None);
+            }
+            self.classifiers[c].recent = ids[n - 1];
         }
         for (id, out) in ids.iter().zip(out) {
             *out = match *id {
@@ -82,42 +86,76 @@ impl<T> Megaflows<T> {
         }
     }
 
+    /// Compare the packets with the megaflow that was found last: packets of one come together, and where
+    /// connections are tracked most packets are of few. While they are not, it is tried less and less. The
+    /// packets that are left are given as bits.
+    #[inline(always)]
+    fn recall<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32]) -> u32 {
+        /// After so many failures in a row, one burst of 32 is compared.
+        const MOST: u8 = 5;
+        let n = keys.count();
+        let all = (1u64 << n).wrapping_sub(1) as u32;
+        let class = &mut self.classifiers[c];
+        let id = class.recent;
+        if id == NONE || class.rest > 0 {
+            class.rest = class.rest.saturating_sub(1);
+            return all;
+        }
+        let hot = &self.hot[id as usize];
+        let sub = &self.subtables[usize::from(hot.subtable)];
+        if !hot.live || sub.owner != c as u32 {
+            return all;
+        }
+        let left = all & !self.compare(id, sub, keys, ids, all);
+        self.counters.cache_hits += n as u64 - u64::from(left.count_ones());
+        let class = &mut self.classifiers[c];
+        if left.count_ones() as usize * 2 <= n {
+            class.failures = 0;
+        } else {
+            class.rest = (1 << class.failures) - 1;
+            class.failures = (class.failures + 1).min(MOST);
+        }
+        left
+    }
+
     fn through_cache<K: Keys>(
         &mut self,
         c: usize,
         keys: K,
         ids: &mut [u32],
+        left: u32,
         clock: &mut StageClock,
     ) {
-        let n = keys.count();
         let mut hashes = [0u64; BURST];
-        for (i, h) in hashes[..n].iter_mut().enumerate() {
-            *h = keys.key(i).hash();
-            self.cache.prefetch(*h);
+        for i in bits(left) {
+            hashes[i] = keys.key(i).hash();
+            self.cache.prefetch(hashes[i]);
         }
-        for (id, h) in ids.iter_mut().zip(&hashes) {
-            if let Some(slot) = self.cache.get(*h) {
-                *id = slot;
+        for i in bits(left) {
+            if let Some(slot) = self.cache.get(hashes[i]) {
+                ids[i] = slot;
                 prefetch(&self.hot[slot as usize].values);
                 prefetch(&self.hot[slot as usize].packets);
             }
         }
-        let mut hits = 0;
-        for (i, id) in ids.iter_mut().enumerate() {
-            if *id != NONE {
-                if self.matches(*id, c, keys.key(i)) {
-                    hits += 1;
+        let mut missed = left;
+        for i in bits(left) {
+            if ids[i] != NONE {
+                if self.matches(ids[i], c, keys.key(i)) {
+                    missed &= !(1 << i);
                 } else {
-                    *id = NONE;
+                    ids[i] = NONE;
                 }
             }
         }
+        let (tries, hits) =
+            (u64::from(left.count_ones()), u64::from((left & !missed).count_ones()));
         self.counters.cache_hits += hits;
-        self.classifiers[c].cache_tries += n as u64;
+        self.classifiers[c].cache_tries += tries;
         self.classifiers[c].cache_hits += hits;
-        if hits < n as u64 {
+        if missed != 0 {
             clock.enter(Stage::Classifier);
-            self.classify(c, keys, ids, Some(&hashes));
+            self.classify(c, keys, ids, missed, Some(&hashes));
         }
     }
 
@@ -145,12 +183,15 @@ impl<T> Megaflows<T> {
         sub.words[INLINE..].iter().zip(rest).all(|((i, m), v)| key.word(*i) & m == *v)
     }
 
-    /// Probe the subtables for every packet whose id is still [`NONE`].
-    fn classify<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32], cached: Option<&[u64]>) {
-        let mut left = 0u32;
-        for (i, id) in ids.iter().enumerate() {
-            left |= u32::from(*id == NONE) << i;
-        }
+    /// Probe the subtables for the packets in `left`, whose ids are [`NONE`].
+    fn classify<K: Keys>(
+        &mut self,
+        c: usize,
+        keys: K,
+        ids: &mut [u32],
+        mut left: u32,
+        cached: Option<&[u64; BURST]>,
+    ) {
         let asked = left.count_ones();
         let mut probes = 0;
         for at in 0..self.classifiers[c].order.len() {
@@ -177,17 +218,24 @@ impl<T> Megaflows<T> {
         self.counters.classifier_hits += u64::from(asked - missed);
     }
 
-    /// Compare the packets in `left` with a subtable's only megaflow; the bits of those that match.
+    /// Compare the packets in `left` with a megaflow of that subtable; the bits of those that match.
     #[inline(always)]
-    fn compare<K: Keys>(&self, sub: &Subtable, keys: K, ids: &mut [u32], left: u32) -> u32 {
+    fn compare<K: Keys>(
+        &self,
+        id: u32,
+        sub: &Subtable,
+        keys: K,
+        ids: &mut [u32],
+        left: u32,
+    ) -> u32 {
         if sub.words.is_empty() {
-            bits(left).for_each(|i| ids[i] = sub.only);
+            bits(left).for_each(|i| ids[i] = id);
             return left;
         }
         let mut found = 0;
         for i in bits(left) {
-            if self.values_match(sub.only, sub, keys.key(i)) {
-                ids[i] = sub.only;
+            if self.values_match(id, sub, keys.key(i)) {
+                ids[i] = id;
                 found |= 1 << i;
             }
         }
@@ -199,7 +247,7 @@ impl<T> Megaflows<T> {
     fn probe<K: Keys>(&self, s: usize, keys: K, ids: &mut [u32], left: u32) -> u32 {
         let sub = &self.subtables[s];
         if sub.only != NONE {
-            return self.compare(sub, keys, ids, left);
+            return self.compare(sub.only, sub, keys, ids, left);
         }
         let mut hashes = [0u64; BURST];
         // Small tables are in the nearest cache anyway.

@@ -6,7 +6,7 @@
 //! structures over them.
 //!
 //! Lookup, for packets that came the same way (same port and recirculation id: one
-//! [`Classifier`]): the exact-match cache gives a candidate by the hash of the whole key; where it
+//! [`Classifier`]): the megaflow that was found last is compared with; the exact-match cache gives a candidate by the hash of the whole key; where it
 //! has none, the classifier probes its subtables, one per distinct mask, most used first. A
 //! candidate is always verified under its own mask. Megaflows of one classifier never disagree:
 //! any that matches is the right one, because translation put every bit it consulted into the
@@ -28,7 +28,7 @@ use flow::key::mix;
 use flow::{FlowKey, MaskWords, Match, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
-use crate::index::{HashCache, Index};
+use crate::index::{HashCache, Index, NONE};
 
 /// Values kept in the hot part; wider masks continue in the cold part.
 const INLINE: usize = 8;
@@ -148,6 +148,12 @@ pub struct Classifier {
     use_cache: bool,
     /// Rounds of tuning for which the cache stays off.
     bypass: u32,
+    /// The megaflow that was found last, or [`crate::index::NONE`].
+    recent: u32,
+    /// Bursts that are not compared with it before one is again.
+    rest: u8,
+    /// Bursts in a row of which most packets were of others.
+    failures: u8,
 }
 
 /// What a lookup found for one packet.
@@ -164,7 +170,7 @@ pub enum Found {
 /// Counters of the lookups.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LookupCounters {
-    /// Packets found through the exact-match cache.
+    /// Packets found through the exact-match cache, or of the megaflow that was found last.
     pub cache_hits: u64,
     /// Packets found by the classifier.
     pub classifier_hits: u64,
@@ -313,6 +319,9 @@ impl Classifier {
             cache_hits: 0,
             use_cache: false,
             bypass: 0,
+            recent: NONE,
+            rest: 0,
+            failures: 0,
         }
     }
 
