@@ -30,7 +30,8 @@ fn stateful(daemon: &Daemon) -> Result<()> {
     STATEFUL.iter().try_for_each(|flow| daemon.run(flow).map(drop))
 }
 
-fn connections(daemon: &Daemon, filter: &str) -> Result<Vec<Value>> {
+/// What `conntrack list FILTER` has.
+pub(super) fn connections(daemon: &Daemon, filter: &str) -> Result<Vec<Value>> {
     let list = daemon.json(&format!("conntrack list {filter}"))?;
     Ok(list["connections"].as_array().context("no list")?.clone())
 }

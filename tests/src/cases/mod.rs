@@ -3,6 +3,7 @@
 pub mod bridges;
 pub mod cloud;
 pub mod configuration;
+pub mod connections;
 pub mod conntrack;
 pub mod daemon;
 pub mod deployment;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
         errors::CASES,
         flows::CASES,
         conntrack::CASES,
+        connections::CASES,
         differential::CASES,
         nat::CASES,
         nat_kernel::CASES,

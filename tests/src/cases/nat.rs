@@ -20,21 +20,26 @@ pub const CASES: &[Case] = &[
     Case::new("nat-fails-closed", "what cannot be translated is dropped and counted", fails_closed),
 ];
 
-const INSIDE: &str = "10.0.0.1";
-const PUBLIC: &str = "203.0.113.1";
+pub(super) const INSIDE: &str = "10.0.0.1";
+pub(super) const PUBLIC: &str = "203.0.113.1";
 const ROUTER: &str = "198.51.100.1";
-const SERVER: &str = "192.0.2.2";
+pub(super) const SERVER: &str = "192.0.2.2";
 
 /// `inside` (10.0.0.1) -- switch, which translates -- `router` -- `server`. Router and server know the
 /// public address only.
-struct Net {
-    daemon: Daemon,
-    inside: Host,
-    router: Host,
-    server: Host,
+pub(super) struct Net {
+    pub daemon: Daemon,
+    pub inside: Host,
+    pub router: Host,
+    pub server: Host,
 }
 
 fn net(lab: &Lab) -> Result<Net> {
+    net_with(lab, &[])
+}
+
+/// The same, the daemon with these arguments.
+pub(super) fn net_with(lab: &Lab, daemon: &[&str]) -> Result<Net> {
     let inside = lab.host("inside", "10.0.0.1/24")?;
     let router = lab.host("router", "198.51.100.1/24")?;
     let node = lab.node("server")?;
@@ -54,7 +59,7 @@ fn net(lab: &Lab) -> Result<Net> {
     ip(&inside.node, "ip route add 198.51.100.0/24 dev eth0")?;
     ip(&inside.node, &format!("ip route add default via {ROUTER}"))?;
     ip(&inside.node, &format!("ip neigh add {ROUTER} lladdr {} dev eth0", router.mac))?;
-    let daemon = Daemon::start(lab)?;
+    let daemon = Daemon::start_as(lab, "sw", daemon)?;
     daemon.run("add-br br0 -- add-port br0 inside -- add-port br0 router -- del-flows br0")?;
     for flow in [
         "in_port=inside,ip,actions=ct(table=1,zone=1,nat)",

@@ -288,6 +288,26 @@ fn scripts() -> Vec<(String, Vec<Step>)> {
         t.tcp(false, flags, 100, 0, 0);
     }
     add("TCP flags without a connection", &mut t);
+    // Every combination of flags: as the first of a connection, then followed by an answer; and in one.
+    for flags in 0..=0xff_u8 {
+        let mut t = Talk::new(4000 + u16::from(flags));
+        t.tcp(false, flags, 99, 1, 0).tcp(true, ACK, 500, 100, 0).tcp(false, ACK, 100, 500, 5);
+        add(&format!("TCP that begins with flags 0x{flags:02x}"), &mut t);
+        let mut t = established(4300 + u16::from(flags));
+        t.tcp(false, flags, 100, 500, 0).tcp(true, ACK, 500, 100, 5).tcp(false, ACK, 100, 505, 5);
+        add(&format!("TCP that goes on with flags 0x{flags:02x}"), &mut t);
+    }
+    // Reset by one side or the other, then begun again on the same ports, by either side's numbers.
+    for (i, (back, seq)) in
+        [(false, 5000), (true, 5000), (false, 20), (true, 20)].iter().enumerate()
+    {
+        let mut t = established(4600 + i as u16);
+        let (at, ack) = if *back { (500, 100) } else { (100, 500) };
+        t.tcp(*back, RST, at, 0, 0).tcp(*back, RST | ACK, at, ack, 0);
+        t.tcp(false, SYN, *seq, 0, 0).tcp(true, SYN | ACK, 9000, seq + 1, 0);
+        t.tcp(false, ACK, seq + 1, 9001, 10).tcp(true, ACK, 9001, seq + 11, 10);
+        add(&format!("TCP reset and begun again, from outside: {back}, at {seq}"), &mut t);
+    }
     let mut t = Talk::new(2005);
     t.tcp(true, SYN, 100, 0, 0).tcp(true, SYN | ACK, 100, 5, 0).tcp(true, ACK, 100, 5, 0);
     add("TCP from outside that nobody asked for", &mut t);

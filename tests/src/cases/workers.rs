@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Skip where there is only one core.
-fn two_cores() -> Result<()> {
+pub(super) fn two_cores() -> Result<()> {
     let n = std::thread::available_parallelism().map_or(1, usize::from);
     if n < 2 {
         return Err(crate::runner::Skip(format!("two workers need two cores, here is {n}")).into());

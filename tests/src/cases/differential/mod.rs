@@ -5,6 +5,7 @@
 
 mod connections;
 mod effects;
+mod odd;
 mod packets;
 mod random;
 mod tables;
@@ -40,6 +41,12 @@ pub const CASES: &[Case] = &[
         "ovs-connections",
         "tracked and translated conversations: state, mark and bytes as in Open vSwitch",
         connections::connections,
+    )
+    .limit(200),
+    Case::new(
+        "ovs-odd-tcp",
+        "TCP that begins oddly, goes on oddly or begins again: as in Open vSwitch but where it is known",
+        odd::odd,
     )
     .limit(200),
 ];
