@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afxdp::Region;
-use engine::{Command, Poll, Shared, Worker, WorkerOptions};
+use engine::{Command, MegaflowDump, Poll, Shared, Worker, WorkerOptions};
 use flow::{Field, FlowKey, Match};
 use ofproto::action::{Action, OfPort};
 use ofproto::flowmod::Command as FlowCommand;
@@ -18,7 +18,7 @@ use ofproto::program::DpPort;
 use ofproto::rules::RuleSpec;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
-use ofproto::text::{NoNames, parse_flows};
+use ofproto::text::{NoNames, parse_flows, show_megaflow, show_program};
 use ports::memory::MemoryQueue;
 use ports::trace::Trace;
 use ports::{Queue, QueueCounters};
@@ -218,6 +218,23 @@ impl Bench {
         Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets }
     }
 
+    /// The megaflows there are, as `dump-megaflows` shows them.
+    ///
+    /// # Errors
+    /// If the worker takes no command, or gives no answer.
+    pub fn megaflows(&mut self) -> std::io::Result<Vec<String>> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let asked = self.shared.command(0, Command::Dump { max: usize::MAX, reply });
+        asked.map_err(|_| other("the mailbox is full"))?;
+        for _ in 0..1 << 20 {
+            self.worker.round_at(self.clock);
+            if let Ok(found) = answer.try_recv() {
+                return Ok(found.iter().map(line).collect());
+            }
+        }
+        Err(other("the worker gives no answer"))
+    }
+
     /// What control and the worker share, for a thread that plays control.
     pub fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
@@ -242,6 +259,15 @@ impl Bench {
     pub fn counters(&self) -> &engine::WorkerCounters {
         &self.shared.workers[0].counters
     }
+}
+
+/// A megaflow in one line: packets, what it matches, what is done.
+fn line(m: &MegaflowDump) -> String {
+    let mut out = format!("{:>10} ", m.packets);
+    show_megaflow(&mut out, &m.matches);
+    out.push_str(" -> ");
+    show_program(&mut out, &m.program, &m.matches);
+    out
 }
 
 /// The limit of rows from memory: bursts of a trace are received and sent, and nothing is asked of them.

@@ -4,6 +4,8 @@
 //!
 //! `membench TRACES --rounds N ROW`: that many rounds of a worker that is warm, and how many packets they
 //! were; for counting instructions, which [`counted`] marks for callgrind's `--toggle-collect`.
+//!
+//! `membench TRACES --megaflows ROW`: the megaflows that the row's packets meet.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use ports::trace::Trace;
 fn main() -> ExitCode {
     let mut seconds = 2.0;
     let mut rounds = None;
+    let mut megaflows = false;
     let mut rest = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
                 Some(n) => rounds = Some(n),
                 None => return usage(),
             }
+        } else if a == "--megaflows" {
+            megaflows = true;
         } else {
             rest.push(a);
         }
@@ -46,8 +51,17 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+        let flows = row.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        if megaflows {
+            bench.warm_up(flows);
+            match bench.megaflows() {
+                Ok(found) => found.iter().for_each(|m| println!("{m}")),
+                Err(e) => eprintln!("membench: {row}: {e}"),
+            }
+            continue;
+        }
         if let Some(rounds) = rounds {
-            bench.warm_up(row.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0));
+            bench.warm_up(flows);
             let before = bench.received();
             counted(&mut bench, rounds);
             println!("{row:<22} {:>9} packets", bench.received() - before);

@@ -364,7 +364,7 @@ fn come_back(
     for step in program {
         match step {
             DpAction::Set(set) => {
-                for (w, value, mask) in set.iter() {
+                for (w, value, mask) in set.fields().iter() {
                     key.set_word(w, key.word(w) & !mask | value);
                 }
             }

@@ -479,3 +479,37 @@ fn outer_packets_that_may_be_cut_are() {
     pair[0].run();
     assert_eq!((pair[0].wire.take(), pair[0].drops(Drop::TooBig)), (None, 1));
 }
+
+/// Packets of one burst and one megaflow, some of them too big for the tunnel: each leaves, or does not, in
+/// its place.
+#[test]
+fn a_run_with_packets_that_are_too_big_keeps_its_order() {
+    const LENGTHS: [usize; 7] = [1400, 1401, 1590, 1402, 3000, 1403, 1404];
+    // What of it arrives: what is up to so many bytes.
+    for (options, most) in
+        [("remote_ip={remote} df_default=false", 3000), ("remote_ip={remote}", 1550)]
+    {
+        let mut pair = nodes(V4, "vxlan", options, CROSS);
+        // The first packet brings the megaflow.
+        assert!(send(&mut pair, &frame(100, 0)).1.is_some());
+        for len in LENGTHS {
+            pair[0].vm.inject(frame(len, 0).as_slice()).unwrap();
+        }
+        pair[0].run();
+        let mut got = Vec::new();
+        while let Some(outer) = pair[0].wire.take() {
+            pair[1].wire.inject(outer.bytes.as_slice()).unwrap();
+            pair[1].run();
+            got.extend(std::iter::from_fn(|| pair[1].vm.take()).map(|f| f.bytes));
+        }
+        let passing = LENGTHS.into_iter().filter(|len| *len <= most);
+        let sent: Vec<_> = passing.map(|len| frame(len, 0)).collect();
+        assert_eq!(
+            got.iter().map(Vec::len).collect::<Vec<_>>(),
+            sent.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+        assert_eq!(got, sent, "{options}");
+        let stopped = LENGTHS.len() - sent.len();
+        assert_eq!(pair[0].drops(Drop::TooBig), stopped as u64, "{options}");
+    }
+}

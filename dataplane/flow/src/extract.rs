@@ -146,64 +146,76 @@ pub fn mac(b: &[u8], at: usize) -> u64 {
 /// `data` is the frame's first buffer, `total` the length of the whole frame. The word
 /// [`word::META`] and the groups for metadata (marks, connection, tunnel, registers) are left as
 /// the caller set them; all other words are written.
-#[inline]
+#[inline(always)]
 pub fn extract(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
-    const PACKET: Groups =
-        Groups(Groups::VLAN.0 | Groups::IPV6.0 | Groups::ARP_ND.0 | Groups::MPLS.0);
-    let stale = Groups(key.groups().0 & PACKET.0);
-    if !stale.is_empty() {
-        key.clear_groups_slow(stale);
-    }
-    match plain(data, total, key) {
+    match plain::<14, 42>(data, total, key) {
         Some(off) => off,
-        None => extract_any(data, total, key),
+        None => extract_other(data, total, key),
     }
 }
 
-/// TCP or UDP over IPv4, whole and sound, without tags, options or fragments: what most packets are. `None`
-/// for all else, with nothing written that [`extract_any`] does not write again.
+#[inline(never)]
+fn extract_other(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
+    let tag = data.len() > 14 && matches!(be16(data, 12), eth_type::VLAN | eth_type::QINQ);
+    if tag && let Some(off) = plain::<18, 46>(data, total, key) {
+        return off;
+    }
+    extract_any(data, total, key)
+}
+
+/// TCP, UDP or GRE over IPv4 at offset `L3`, whole and sound, without options or fragments, behind a
+/// single tag if there is room for one: what most packets are. `N` is where a UDP header would end. `None`
+/// for all else, with nothing written.
 #[inline(always)]
-fn plain(data: &[u8], total: usize, key: &mut FlowKey) -> Option<Offsets> {
-    const L3: usize = 14;
-    const L4: usize = L3 + 20;
-    // Ethernet, IPv4 and UDP headers.
-    let h = data.first_chunk::<{ L4 + 8 }>()?;
+fn plain<const L3: usize, const N: usize>(
+    data: &[u8],
+    total: usize,
+    key: &mut FlowKey,
+) -> Option<Offsets> {
+    let tag = L3 == 18;
+    let l4 = L3 + 20;
+    let h = data.first_chunk::<N>()?;
     let length = usize::from(be16(h, L3 + 2));
     let total = total.max(data.len());
     let fragment = be16(h, L3 + 6) & 0x3fff != 0;
-    if be16(h, 12) != eth_type::IPV4 || h[L3] != 0x45 || fragment || length > total - L3 {
+    let (ty, tci) = if tag { (be16(h, 16), be16(h, 14) | VLAN_PRESENT) } else { (be16(h, 12), 0) };
+    if ty != eth_type::IPV4 || h[L3] != 0x45 || fragment || length > total - L3 {
         return None;
     }
     let proto = h[L3 + 9];
-    let ports = u64::from(be32(h, L4)) << 32;
-    let l4 = match proto {
-        ip_proto::UDP if length >= 28 => ports,
-        ip_proto::TCP if length >= 40 => {
-            let flags = data.get(L4 + 12..).and_then(|d| d.first_chunk::<2>())?;
-            if data.len() < L4 + 20 {
-                return None;
-            }
-            let flags = u16::from_be_bytes(*flags);
+    let ports = u64::from(be32(h, l4)) << 32;
+    let (transport, read) = match proto {
+        ip_proto::UDP if length >= 28 => (ports, proto),
+        ip_proto::TCP if length >= 40 && data.len() >= l4 + 20 => {
+            let flags = be16(data, l4 + 12);
             let header = usize::from(flags >> 12) * 4;
             if header < 20 || header > length - 20 {
                 return None;
             }
-            ports | u64::from(flags & 0x0fff) << 16
+            (ports | u64::from(flags & 0x0fff) << 16, proto)
         }
+        // The key has no field of it.
+        ip_proto::GRE if length >= 20 => (0, 0),
         _ => return None,
     };
+    if tag {
+        key.clear_groups(Groups(Groups::PACKET.0 & !Groups::VLAN.0));
+        key.set_word(word::VLAN, u64::from(be16(h, 12)) << 48);
+    } else {
+        key.clear_groups(Groups::PACKET);
+    }
     key.set_word(word::ETH_DST, be64(h, 0) >> 16 << 16 | u64::from(eth_type::IPV4));
-    key.set_word(word::ETH_SRC, be64(h, 6) >> 16 << 16);
+    key.set_word(word::ETH_SRC, be64(h, 6) >> 16 << 16 | u64::from(tci));
     key.set_word(word::IPV4, be64(h, L3 + 12));
     key.set_word(word::NW, nw(proto, h[L3 + 1], h[L3 + 8], 0));
-    key.set_word(word::L4, l4);
+    key.set_word(word::L4, transport);
     let end = (L3 + length).min(usize::from(u16::MAX)) as u16;
-    Some(Offsets { l3: L3 as u16, l4: L4 as u16, end, fault: Fault::None, proto })
+    Some(Offsets { l3: L3 as u16, l4: l4 as u16, end, fault: Fault::None, proto: read })
 }
 
 /// [`extract`] for every frame.
-#[inline(never)]
 fn extract_any(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
+    key.clear_groups(Groups::PACKET);
     let total = total.max(data.len());
     let Some(eth) = data.first_chunk::<14>() else {
         return short_ethernet(key);

@@ -111,6 +111,8 @@ impl Groups {
     pub const TUNNEL: Groups = Groups(1 << 6);
     /// Registers, metadata and the like.
     pub const XLATE: Groups = Groups(1 << 7);
+    /// What a packet's headers say.
+    pub const PACKET: Groups = Groups(0xf);
     /// Every group.
     pub const ALL: Groups = Groups(0xff);
 
@@ -238,20 +240,26 @@ impl FlowKey {
     #[inline]
     pub fn clear(&mut self) {
         self.words[..BASE_WORDS].fill(0);
-        self.clear_groups();
+        self.clear_groups(Groups::ALL);
     }
 
-    /// Zero all words outside the base words.
+    /// Zero all words that do not come from a packet's headers, but for [`word::META`].
     #[inline(always)]
-    pub fn clear_groups(&mut self) {
-        if !self.groups.is_empty() {
-            self.clear_groups_slow(self.groups);
-        }
+    pub fn clear_metadata(&mut self) {
+        self.clear_groups(Groups(!Groups::PACKET.0));
     }
 
     /// Zero the words of the given groups.
+    #[inline(always)]
+    pub fn clear_groups(&mut self, groups: Groups) {
+        let groups = Groups(self.groups.0 & groups.0);
+        if !groups.is_empty() {
+            self.clear_groups_slow(groups);
+        }
+    }
+
     #[inline(never)]
-    pub fn clear_groups_slow(&mut self, groups: Groups) {
+    fn clear_groups_slow(&mut self, groups: Groups) {
         self.clear_group::<0>(groups);
         self.clear_group::<1>(groups);
         self.clear_group::<2>(groups);
@@ -378,14 +386,32 @@ impl FlowKey {
     }
 
     #[inline(never)]
-    fn hash_groups(&self, mut h: u64) -> u64 {
-        for (from, to) in self.groups.ranges() {
-            for i in from..to.min(DP_WORDS) {
-                // A zero word adds nothing, so a group noted but zero hashes as if absent.
-                if self.words[i] != 0 {
-                    h = mix(h ^ self.words[i], 0xa076_1d64_78bd_642f ^ i as u64);
-                }
-            }
+    fn hash_groups(&self, h: u64) -> u64 {
+        h ^ self.hash_group::<0>()
+            ^ self.hash_group::<1>()
+            ^ self.hash_group::<2>()
+            ^ self.hash_group::<3>()
+            ^ self.hash_group::<4>()
+            ^ self.hash_group::<5>()
+            ^ self.hash_group::<6>()
+    }
+
+    /// Two words at a time are multiplied, and the products do not wait for each other. Two that are zero
+    /// add nothing, so a group that is noted but zero hashes as if absent.
+    #[inline(always)]
+    fn hash_group<const G: usize>(&self) -> u64 {
+        let (from, to) = const { Groups::RANGES[G] };
+        if self.groups.0 >> G & 1 == 0 {
+            return 0;
+        }
+        let seed = |i: usize, c: u64| mix(c, 0x9e37_79b9_7f4a_7c15 ^ i as u64);
+        let mut h = 0;
+        let mut i = from;
+        while i < to {
+            let (a, b) = (seed(i, 0xe703_7ed1_a0b4_28db), seed(i, 0x8ebc_6af0_9c88_c6e3));
+            let second = if i + 1 < to { self.words[i + 1] } else { 0 };
+            h ^= mix(self.words[i] ^ a, second ^ b) ^ mix(a, b);
+            i += 2;
         }
         h
     }

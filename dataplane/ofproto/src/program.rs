@@ -4,6 +4,7 @@
 //! steps with all decisions taken. Ports are datapath ports, recirculation names frozen state by
 //! number. Nothing here refers to tables, bridges or OpenFlow.
 
+use flow::edit::SetFields;
 use flow::{Drop, Match};
 
 use crate::recirc::Recirculation;
@@ -27,8 +28,8 @@ pub enum DpAction {
     },
     /// Take the outermost VLAN tag off.
     PopVlan,
-    /// Change the matched bits of headers (or of packet metadata) to the match's values.
-    Set(Box<Match>),
+    /// Set fields of headers (or of packet metadata).
+    Set(Box<SetFields>),
     /// Cut the copies that later outputs send to that many bytes, until the next output.
     Truncate(u32),
     /// Cut the packet itself to that many bytes.

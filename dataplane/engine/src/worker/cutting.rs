@@ -50,7 +50,7 @@ impl Transmit {
                 self.note_drop(Drop::NoFrame, at, bytes.len());
                 continue;
             };
-            key.clear_groups();
+            key.clear_metadata();
             if let Some(known) = Metadata::of_any(at.key).filter(|_| !at.encapsulated) {
                 known.write(&mut key);
             }

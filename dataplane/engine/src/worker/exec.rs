@@ -12,13 +12,14 @@ use std::sync::Arc;
 use afxdp::{FramePool, Packet};
 use conntrack::frag::{FragLimits, Fragments};
 use conntrack::{ConnRef, Input, Millis, Verdict};
-use flow::{Drop, FlowKey, Groups, Offsets, edit, word};
+use flow::{Drop, FlowKey, Groups, Offsets, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
 use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
 use super::cutting;
+use super::edits::edit;
 use super::fragments::{self, Waiting};
 use super::order::Order;
 use super::popped::Popped;
@@ -340,12 +341,19 @@ impl Transmit {
         }
     }
 
+    /// The slot by which a port's packets leave, if that is one of this worker's.
+    #[inline(always)]
+    pub fn slot_of(&self, port: DpPort) -> Option<usize> {
+        let slot = self.local.get(port.0 as usize).copied().unwrap_or(NO_SLOT);
+        (slot != NO_SLOT).then_some(usize::from(slot))
+    }
+
     /// Send a packet out of a port, as it is.
     #[inline(always)]
     pub fn output(&mut self, port: DpPort, packet: Packet, at: &Where<'_>) {
-        match self.local.get(port.0 as usize) {
-            Some(&slot) if slot != NO_SLOT => self.stage(slot, packet),
-            _ => self.hand_over(port, packet, at),
+        match self.slot_of(port) {
+            Some(slot) => self.stage(slot, packet),
+            None => self.hand_over(port, packet, at),
         }
     }
 
@@ -358,18 +366,15 @@ impl Transmit {
         keys: impl Iterator<Item = &'a FlowKey>,
     ) -> u64 {
         let mut bytes = 0;
-        let slot = self.local.get(port.0 as usize).copied().unwrap_or(NO_SLOT);
-        let Some(s) = self.slots.get_mut(usize::from(slot)) else {
+        let Some(slot) = self.slot_of(port) else {
             for (packet, key) in packets.zip(keys) {
                 bytes += packet.len() as u64;
                 self.hand_over(port, packet, &Where::new(key, Offsets::default()));
             }
             return bytes;
         };
-        if !s.dirty {
-            s.dirty = true;
-            self.dirty.push(slot);
-        }
+        self.mark_dirty(slot);
+        let s = &mut self.slots[slot];
         for packet in packets {
             bytes += packet.len() as u64;
             s.staged.push(packet);
@@ -383,13 +388,16 @@ impl Transmit {
     }
 
     #[inline(always)]
-    fn stage(&mut self, slot: u16, packet: Packet) {
-        let s = &mut self.slots[usize::from(slot)];
-        if !s.dirty {
-            s.dirty = true;
-            self.dirty.push(slot);
-        }
-        s.staged.push(packet);
+    fn stage(&mut self, slot: usize, packet: Packet) {
+        self.mark_dirty(slot);
+        self.slots[slot].staged.push(packet);
+        self.send_if_full(slot);
+    }
+
+    /// A slot's staged packets have become more: there is to be room for another one.
+    #[inline(always)]
+    pub fn send_if_full(&mut self, slot: usize) {
+        let s = &mut self.slots[slot];
         if s.staged.is_full() {
             let before = self.clock.enter(Stage::Transmit);
             s.queue.tx_burst(&mut self.pool, &mut s.staged);
@@ -397,8 +405,8 @@ impl Transmit {
         }
     }
 
-    /// A slot has received: its queue wants to be tended in this round.
-    #[inline]
+    /// A slot has received, or is to send: its queue wants to be tended in this round.
+    #[inline(always)]
     pub fn mark_dirty(&mut self, slot: usize) {
         let s = &mut self.slots[slot];
         if !s.dirty {
@@ -409,10 +417,8 @@ impl Transmit {
 
     /// A port's descriptor has something to read.
     pub fn set_ready(&mut self, port: DpPort) {
-        if let Some(&slot) = self.local.get(port.0 as usize)
-            && slot != NO_SLOT
-        {
-            self.slots[usize::from(slot)].queue.set_ready();
+        if let Some(slot) = self.slot_of(port) {
+            self.slots[slot].queue.set_ready();
         }
     }
 
@@ -440,9 +446,9 @@ impl Transmit {
         for from in 0..self.shared.workers.len() {
             while let Some(h) = self.shared.rings.pop(from, self.me) {
                 n += 1;
-                match self.local.get(h.port.0 as usize) {
-                    Some(&slot) if slot != NO_SLOT => self.stage(slot, h.packet),
-                    _ => {
+                match self.slot_of(h.port) {
+                    Some(slot) => self.stage(slot, h.packet),
+                    None => {
                         self.worker().count_drop(Drop::PortGone, 1);
                         self.pool.free_packet(h.packet);
                     }
@@ -496,46 +502,6 @@ impl Transmit {
         self.run_nested(program, packet, at, 0);
     }
 
-    /// Change a packet and send it out of a port, which is the last of the steps: programs of
-    /// [`crate::megaflow::Shape::Edits`].
-    #[inline(always)]
-    pub fn edit_and_output(
-        &mut self,
-        steps: &[DpAction],
-        port: DpPort,
-        mut packet: Packet,
-        at: &mut Where<'_>,
-    ) {
-        let edits = steps.len().saturating_sub(1);
-        for (i, step) in steps[..edits].iter().enumerate() {
-            match (self.edit(step, &mut packet, at), step) {
-                (Ok(()), _) => {}
-                (Err(Drop::TooBig), DpAction::TunnelPush(push)) if !push.encap.df() => {
-                    return self.push_in_fragments(push, &steps[i + 1..], packet, at, 0);
-                }
-                (Err(why), _) => return self.drop_packet(packet, why, at),
-            }
-        }
-        self.output(port, packet, at);
-    }
-
-    /// A step that changes the packet, and nothing else.
-    #[inline(always)]
-    fn edit(
-        &mut self,
-        step: &DpAction,
-        packet: &mut Packet,
-        at: &mut Where<'_>,
-    ) -> Result<(), Drop> {
-        match step {
-            DpAction::PushVlan { tpid, tci } => edit::push_vlan(packet, &mut at.off, *tpid, *tci),
-            DpAction::PopVlan => edit::pop_vlan(packet, &mut at.off),
-            DpAction::Set(set) => edit::set(packet, &at.off, set),
-            DpAction::TunnelPush(push) => self.tunnel_push(push, packet, at),
-            _ => Err(Drop::Unsupported),
-        }
-    }
-
     pub fn run_nested(
         &mut self,
         program: &[DpAction],
@@ -555,7 +521,7 @@ impl Transmit {
                     Ok(())
                 }
                 DpAction::PushVlan { .. } | DpAction::PopVlan | DpAction::Set(_) => {
-                    self.edit(step, &mut packet, at)
+                    edit(&mut self.sender, step, &mut packet, at)
                 }
                 DpAction::Truncate(n) => {
                     cut = Some(*n as usize);
@@ -597,9 +563,9 @@ impl Transmit {
                     self.with_copy(&packet, at, |tx, copy, at| tx.recirculate(state, copy, at));
                     Ok(())
                 }
-                DpAction::TunnelPush(push) => match self.tunnel_push(push, &mut packet, at) {
-                    Err(Drop::TooBig) if !push.encap.df() => {
-                        return self.push_in_fragments(push, &program[i + 1..], packet, at, depth);
+                DpAction::TunnelPush(push) => match edit(&mut self.sender, step, &mut packet, at) {
+                    Err(Drop::TooBig) => {
+                        return self.too_big(push, &program[i + 1..], packet, at, depth);
                     }
                     done => done,
                 },

@@ -9,6 +9,7 @@
 
 pub mod command;
 mod cutting;
+mod edits;
 mod exec;
 mod fragments;
 mod icmp;
@@ -39,7 +40,7 @@ use crate::megaflow::{BURST, Found, Picked, Shape, edits};
 use crate::shared::{Event, Shared, add};
 use crate::stages::Stage;
 use command::Command;
-use exec::{Recirculated, Transmit, Where};
+use exec::{MAX_PASSES, Recirculated, Transmit, Where};
 use flow::cpu::{cycles, prefetch};
 use park::Sleep;
 use sweep::Sweep;
@@ -339,7 +340,7 @@ impl Worker {
         for ((packet, key), off) in
             self.burst.iter().zip(self.keys.iter_mut()).zip(&mut self.offsets)
         {
-            key.clear_groups();
+            key.clear_metadata();
             key.set_word(word::META, meta);
             *off = extract(packet.data(), packet.len(), key);
         }
@@ -358,7 +359,7 @@ impl Worker {
             missed(flows, tx, packet, at, None, (!alone).then_some(slot));
         });
         drop(packets);
-        if tx.order.is_busy() || !tx.strays.is_empty() {
+        if tx.order.is_busy() || !tx.strays.is_empty() || !tx.popped.is_empty() {
             self.finish((!alone).then_some(slot));
         }
     }
@@ -498,7 +499,10 @@ fn bring_on<'a>(
         let run = run_of(found, i);
         i = run.end;
         match found[run.start] {
-            Found::Hit(id) => hit_run(flows, tx, id, packets, run, &place),
+            Found::Hit(id) => {
+                let last = i == found.len();
+                hit_run(flows, tx, id, packets, run, last, &place);
+            }
             _ => {
                 for (i, packet) in run.zip(packets.by_ref()) {
                     missed(flows, tx, i, packet, &mut place(i));
@@ -516,7 +520,8 @@ fn forget_bad(found: &mut [Found], bad: &[Option<Drop>; BURST]) {
     }
 }
 
-/// The next packets, all of one megaflow: those with the numbers `run`.
+/// The next packets, all of one megaflow: those with the numbers `run`. If they are the `last`, nobody
+/// comes behind them.
 #[inline(always)]
 fn hit_run<'a>(
     flows: &mut Flows,
@@ -524,6 +529,7 @@ fn hit_run<'a>(
     id: u32,
     packets: &mut impl Iterator<Item = Packet>,
     run: std::ops::Range<usize>,
+    last: bool,
     place: &impl Fn(usize) -> Where<'a>,
 ) {
     let count = run.len();
@@ -543,10 +549,13 @@ fn hit_run<'a>(
         && hot.shape == Shape::Edits
         && let Some((edits, port)) = edits(hot.program())
     {
-        for (i, packet) in run.zip(packets) {
-            bytes += packet.len() as u64;
-            tx.edit_and_output(edits, port, packet, &mut place(i));
-        }
+        bytes = tx.edit_run(edits, port, packets.take(count), run.map(place));
+    } else if free
+        && last
+        && let [DpAction::TunnelPop(listener)] = **hot.program()
+        && let Where { slot: Some(_), passes: ..MAX_PASSES, .. } = place(run.start)
+    {
+        bytes = tx.popped.put_last(listener, packets.take(count), run.map(place));
     } else if hot.shape == Shape::Pop {
         for (i, packet) in run.zip(packets) {
             bytes += packet.len() as u64;
@@ -664,7 +673,7 @@ fn missed(
 /// The key of a packet that is looked up again.
 #[inline]
 fn restore_key(r: &mut Recirculated, key: &mut FlowKey) -> Offsets {
-    key.clear_groups();
+    key.clear_metadata();
     if let Some(known) = &r.metadata {
         known.write(key);
     }

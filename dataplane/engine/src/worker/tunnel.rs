@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use afxdp::{CHUNK_DATA, Packet};
 use conntrack::{ConnRef, Millis};
-use flow::{Drop, Field, FlowKey, Match, Offsets, edit, extract, word};
-use ofproto::program::{DpPort, Push};
+use flow::{Drop, Field, FlowKey, Offsets, edit, extract, word};
+use ofproto::program::{DpAction, DpPort, Push};
 use ofproto::recirc::Recirculation;
 use ofproto::underlay::listens;
 use tunnel::{decap, ecn, pmtu};
@@ -19,32 +19,48 @@ use super::tracked::CT_WORDS;
 /// Bytes of an ARP packet or a neighbour message that matter.
 const MAX_HEARD: usize = 512;
 
+/// Put an outer header in front of a packet.
+///
+/// # Errors
+/// [`Drop::TooBig`] if that makes it larger than its path takes; others if there is no room for it.
+#[inline(always)]
+pub(super) fn push_outer(
+    push: &Push,
+    packet: &mut Packet,
+    at: &mut Where<'_>,
+    sender: &mut tunnel::Sender,
+) -> Result<(), Drop> {
+    if packet.len() > push.max_frame as usize {
+        return Err(Drop::TooBig);
+    }
+    at.off = push.encap.push(packet, at.key.flow_hash(), sender)?;
+    at.encapsulated = true;
+    Ok(())
+}
+
 impl Transmit {
-    /// Put an outer header in front of a packet. One that is too big for the path is answered, unless
-    /// its outer packet may be cut, which is for the caller to do.
-    pub(super) fn tunnel_push(
+    /// A packet to which no outer header could be put, as it would be too big for the path: its sender is
+    /// told so, unless the outer packet may be cut. `rest` is what was to follow.
+    #[cold]
+    pub(super) fn too_big(
         &mut self,
         push: &Push,
-        packet: &mut Packet,
+        rest: &[DpAction],
+        packet: Packet,
         at: &mut Where<'_>,
-    ) -> Result<(), Drop> {
-        if packet.len() > push.max_frame as usize {
-            if !push.encap.df() {
-                return Err(Drop::TooBig);
-            }
-            push.counters.too_big.add(1, packet.len() as u64, self.now);
-            self.answer_too_big(push, packet, at);
-            return Err(Drop::TooBig);
+        depth: usize,
+    ) {
+        if !push.encap.df() {
+            return self.push_in_fragments(push, rest, packet, at, depth);
         }
-        at.off = push.encap.push(packet, at.key.flow_hash(), &mut self.sender)?;
-        at.encapsulated = true;
-        Ok(())
+        push.counters.too_big.add(1, packet.len() as u64, self.now);
+        self.answer_too_big(push, &packet, at);
+        self.drop_packet(packet, Drop::TooBig, at);
     }
 
     /// Tell the sender of a packet that is too big for the tunnel how large it may be, by the port
     /// that the packet came in by. Not a sender behind another tunnel, and not one whose packet has
     /// other tags or addresses by now than it came with: the answer would not be understood.
-    #[cold]
     fn answer_too_big(&mut self, push: &Push, packet: &Packet, at: &Where<'_>) {
         let port = DpPort((at.key.word(word::META) >> 32) as u32);
         let mut key = FlowKey::ZERO;
@@ -121,30 +137,23 @@ impl Transmit {
         }
     }
 
-    /// A packet over several buffers that would fit into one: most ports take no other.
+    /// Put a packet over several buffers that would fit into one into one: most ports take no other.
     #[cold]
-    fn in_one_buffer(&mut self, packet: Packet) -> Result<Packet, Drop> {
+    fn in_one_buffer(&mut self, packet: &mut Packet) -> Result<(), Drop> {
         if packet.len() > CHUNK_DATA {
-            return Ok(packet);
+            return Ok(());
         }
         let mut bytes = vec![0; packet.len()];
         packet.copy_to(&mut bytes);
-        self.pool.free_packet(packet);
-        self.pool.packet_from(&bytes).ok_or(Drop::NoFrame)
+        let whole = self.pool.packet_from(&bytes).ok_or(Drop::NoFrame)?;
+        self.pool.free_packet(std::mem::replace(packet, whole));
+        Ok(())
     }
 
     /// Take the outer headers off a packet, and have what was inside looked up.
     #[cold]
     pub(super) fn tunnel_pop(&mut self, listener: DpPort, mut packet: Packet, at: &Where<'_>) {
-        let decapsulated = self.decapsulate_one(listener, &mut packet, at);
-        if packet.is_chained() && decapsulated.is_ok() {
-            let len = packet.len();
-            packet = match self.in_one_buffer(packet) {
-                Ok(packet) => packet,
-                Err(why) => return self.note_drop(why, at, len),
-            };
-        }
-        match decapsulated {
+        match self.decapsulate_one(listener, &mut packet, at) {
             Ok(metadata) => {
                 let inner = Recirculated {
                     packet,
@@ -197,6 +206,9 @@ impl Transmit {
         let (kind, _) = listens(listener).ok_or(Drop::TunnelNoPort)?;
         let inner = decap(packet, off, outer, kind)?;
         inner.strip(packet, &mut self.pool)?;
+        if packet.is_chained() {
+            self.in_one_buffer(packet)?;
+        }
         Ok(inner.words(outer))
     }
 }
@@ -220,9 +232,7 @@ fn mark(outer: u8, packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Res
     let tos = ecn::decap(outer, had)?;
     if tos != had {
         key.set(Field::NwTos, tos.into());
-        let mut mask = FlowKey::ZERO;
-        mask.set(Field::NwTos, 0xff);
-        edit::set(packet, off, &Match::new(key, &mask))?;
+        edit::set_tos(packet, off, tos, 0xff)?;
     }
     Ok(())
 }

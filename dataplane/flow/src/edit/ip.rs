@@ -76,7 +76,7 @@ pub fn set_tos(packet: &mut Packet, off: &Offsets, value: u8, mask: u8) -> Resul
 pub fn set_ttl(packet: &mut Packet, off: &Offsets, value: u8, mask: u8) -> Result<(), Drop> {
     let l3 = usize::from(off.l3);
     if is_ipv4(packet, off) {
-        return set_ipv4_word(packet, l3, 8, u16::from(value) << 8, u16::from(mask) << 8);
+        return set_ipv4_ttl(packet, l3, value, mask);
     }
     if !is_ipv6(packet, off) {
         return Err(Drop::Malformed);
@@ -191,6 +191,20 @@ fn routing_segments_left(data: &[u8], l3: usize, l4: usize) -> bool {
         at += len;
     }
     false
+}
+
+/// The TTL, and the checksum, which is in the same four bytes.
+#[inline(always)]
+fn set_ipv4_ttl(p: &mut Packet, l3: usize, value: u8, mask: u8) -> Result<(), Drop> {
+    const TTL: u32 = 24;
+    let field = bytes::<4>(p, l3 + 8)?;
+    let old = u32::from_be_bytes(*field);
+    let new = old & !(u32::from(mask) << TTL) | u32::from(value & mask) << TTL;
+    if old != new {
+        let checksum = update16(old as u16, (old >> 16) as u16, (new >> 16) as u16);
+        *field = (new & 0xffff_0000 | u32::from(checksum)).to_be_bytes();
+    }
+    Ok(())
 }
 
 /// Set bits of a 16-bit word of the IPv4 header.

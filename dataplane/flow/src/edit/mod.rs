@@ -18,6 +18,7 @@ mod endpoints;
 mod eth;
 mod ip;
 mod l4;
+mod set;
 #[cfg(test)]
 mod tests;
 
@@ -34,102 +35,10 @@ pub use ip::{
     set_tos, set_ttl,
 };
 pub use l4::{set_icmp_id, set_icmp_type_code, set_ports};
+pub use set::SetFields;
 
 use crate::drops::Drop;
 use crate::extract::{Fault, Offsets, eth_type, ip_proto};
-use crate::key::word;
-use crate::sparse::Match;
-
-/// Set the header fields that `set` matches to its values. Words of metadata (marks, tunnel,
-/// connection, registers) are not in the packet's bytes and are passed over.
-///
-/// # Errors
-/// [`Drop::Malformed`] if the packet has no such header, [`Drop::Unsupported`] for a field that
-/// cannot be set. Fields of words before the failing one are changed; the packet is to be dropped.
-pub fn set(packet: &mut Packet, off: &Offsets, set: &Match) -> Result<(), Drop> {
-    for (w, value, mask) in set.iter() {
-        set_word(packet, off, w, value, mask)?;
-    }
-    Ok(())
-}
-
-/// [`set`] for one word of the key.
-fn set_word(p: &mut Packet, off: &Offsets, w: usize, v: u64, m: u64) -> Result<(), Drop> {
-    const TCI: u64 = 0xffff;
-    const IPV6_SRC_LOW: usize = word::IPV6_SRC + 1;
-    const IPV6_DST_LOW: usize = word::IPV6_DST + 1;
-    const ND_TARGET_LOW: usize = word::ND_TARGET + 1;
-    match w {
-        word::ETH_DST if m & TCI == 0 => set_eth_dst(p, v >> 16, m >> 16),
-        word::ETH_SRC => {
-            if m >> 16 != 0 {
-                set_eth_src(p, v >> 16, m >> 16)?;
-            }
-            if m & TCI == 0 { Ok(()) } else { set_vlan_tci(p, v as u16, m as u16) }
-        }
-        word::VLAN if m & !(TCI << 32) == 0 => {
-            set_inner_vlan_tci(p, (v >> 32) as u16, (m >> 32) as u16)
-        }
-        word::IPV4 if is_arp(p, off) => set_arp_spa_tpa(p, off, v, m),
-        word::IPV4 => set_ipv4(p, off, v, m),
-        word::NW => set_nw(p, off, v, m),
-        word::L4 => set_l4(p, off, v, m),
-        word::IPV6_SRC => set_ipv6_src(p, off, u128::from(v) << 64, u128::from(m) << 64),
-        word::IPV6_DST => set_ipv6_dst(p, off, u128::from(v) << 64, u128::from(m) << 64),
-        IPV6_SRC_LOW => set_ipv6_src(p, off, v.into(), m.into()),
-        IPV6_DST_LOW => set_ipv6_dst(p, off, v.into(), m.into()),
-        word::ARP_SHA if is_arp(p, off) => set_arp_sha(p, off, v >> 16, m >> 16),
-        word::ARP_THA if is_arp(p, off) => set_arp_tha(p, off, v >> 16, m >> 16),
-        word::ARP_SHA => set_nd_sll(p, off, v >> 16, m >> 16),
-        word::ARP_THA => set_nd_tll(p, off, v >> 16, m >> 16),
-        word::ND_TARGET => set_nd_target(p, off, u128::from(v) << 64, u128::from(m) << 64),
-        ND_TARGET_LOW => set_nd_target(p, off, v.into(), m.into()),
-        word::ND => set_nd(p, off, v, m),
-        word::META => Ok(()),
-        w if w >= word::MARK => Ok(()),
-        _ => Err(Drop::Unsupported),
-    }
-}
-
-/// The word of protocol, TOS, TTL, fragment and label.
-fn set_nw(p: &mut Packet, off: &Offsets, v: u64, m: u64) -> Result<(), Drop> {
-    const PROTO: u64 = 0xff << 56;
-    const LABEL: u64 = 0xf_ffff;
-    if is_arp(p, off) {
-        // ARP's operation is where IP's protocol would be.
-        if m & !PROTO != 0 {
-            return Err(Drop::Unsupported);
-        }
-        return set_arp_op(p, off, (v >> 56) as u8, (m >> 56) as u8);
-    }
-    if m & !(0xffff << 40 | LABEL) != 0 {
-        return Err(Drop::Unsupported);
-    }
-    if m >> 48 & 0xff != 0 {
-        set_tos(p, off, (v >> 48) as u8, (m >> 48) as u8)?;
-    }
-    if m >> 40 & 0xff != 0 {
-        set_ttl(p, off, (v >> 40) as u8, (m >> 40) as u8)?;
-    }
-    if m & LABEL != 0 {
-        set_ipv6_label(p, off, v as u32, m as u32)?;
-    }
-    Ok(())
-}
-
-/// The word of ports, ICMP type and code.
-fn set_l4(p: &mut Packet, off: &Offsets, v: u64, m: u64) -> Result<(), Drop> {
-    if m & 0xffff_ffff != 0 {
-        return Err(Drop::Unsupported);
-    }
-    match off.proto {
-        ip_proto::ICMP | ip_proto::ICMPV6 => {
-            let type_code = |x: u64| (x >> 40 & 0xff00 | x >> 32 & 0xff) as u16;
-            set_icmp_type_code(p, off, type_code(v), type_code(m))
-        }
-        _ => set_ports(p, off, (v >> 32) as u32, (m >> 32) as u32),
-    }
-}
 
 /// `N` bytes of the packet's first buffer at `at`, to change in place.
 #[inline(always)]

@@ -8,6 +8,7 @@ use crate::checksum::{self, Sum};
 use crate::extract::{FRAG_LATER, extract};
 use crate::fields::Field;
 use crate::key::FlowKey;
+use crate::sparse::Match;
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -144,7 +145,7 @@ fn set_one(p: &mut Packet, off: &Offsets, f: Field, value: u128, mask: u128) -> 
     let (mut k, mut m) = (FlowKey::default(), FlowKey::default());
     k.set(f, value);
     m.set(f, mask);
-    set(p, off, &Match::new(&k, &m))
+    SetFields::new(Match::new(&k, &m)).set(p, off)
 }
 
 proptest! {

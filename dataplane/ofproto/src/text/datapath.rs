@@ -60,7 +60,7 @@ fn show_step(out: &mut String, step: &DpAction, on: &Match) {
             write!(out, "vid={},pcp={})", tci & 0xfff, tci >> 13)
         }
         DpAction::PopVlan => write!(out, "pop_vlan"),
-        DpAction::Set(set) => return show_set(out, set, on),
+        DpAction::Set(set) => return show_set(out, set.fields(), on),
         DpAction::Truncate(n) => write!(out, "trunc({n})"),
         DpAction::Clone(steps) => {
             out.push_str("clone(");
@@ -436,6 +436,7 @@ mod tests {
     use super::*;
     use crate::program::DpPort;
     use crate::text::{NoNames, parse_flow};
+    use flow::edit::SetFields;
 
     /// The match of a flow, with datapath fields that no rule can ask for.
     fn megaflow(text: &str, more: &[(Field, u128)]) -> String {
@@ -496,7 +497,7 @@ mod tests {
         mask.set(Field::EthDst, Field::EthDst.full());
         let steps = [
             DpAction::PushVlan { tpid: 0x8100, tci: 5 },
-            DpAction::Set(Box::new(Match::new(&ports, &mask))),
+            DpAction::Set(Box::new(SetFields::new(Match::new(&ports, &mask)))),
             DpAction::Clone(Box::new([DpAction::PopVlan, DpAction::Output(DpPort(3))])),
             DpAction::Output(DpPort(2)),
         ];

@@ -1,5 +1,6 @@
 //! Bring the packet in the datapath to what the current key says.
 
+use flow::edit::SetFields;
 use flow::{FlowKey, Match, word};
 
 use super::Ctx;
@@ -45,7 +46,7 @@ impl Ctx<'_> {
         self.consult_mask(&mask);
         self.committed.or(&mask);
         let set = Match::new(&self.key, &mask);
-        self.out.program.push(DpAction::Set(Box::new(set)));
+        self.out.program.push(DpAction::Set(Box::new(SetFields::new(set))));
     }
 
     /// Whether the packet in the datapath does not have all of our neighbour discovery fields yet.
@@ -70,7 +71,7 @@ impl Ctx<'_> {
             let whole = [0x0fff, 0xe000].into_iter().filter(|part| differ & part != 0).sum();
             mask.set_word(word::ETH_SRC, whole);
             let set = Match::new(&self.key, &mask);
-            self.out.program.push(DpAction::Set(Box::new(set)));
+            self.out.program.push(DpAction::Set(Box::new(SetFields::new(set))));
             return;
         }
         // Tags that stay are at the bottom of both stacks.

@@ -429,7 +429,7 @@ impl<'a> Ctx<'a> {
             self.trace(Event::End(&key));
         }
         self.out.mask.set_word(word::META, u64::MAX);
-        self.out.mask.clear_groups_slow(flow::Groups::XLATE);
+        self.out.mask.clear_groups(flow::Groups::XLATE);
         if self.out.program.len() > MAX_STEPS {
             return finish_dropped(self.out, Drop::TooManyActions);
         }
