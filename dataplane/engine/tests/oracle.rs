@@ -95,7 +95,7 @@ fn packet6(
     // What follows the first option of a solicitation would have to be options.
     let payload = if l4.len() == 32 { &[] } else { payload };
     let start = f.len();
-    let class = ttl * 0x41; // of both of its parts
+    let class = ttl.wrapping_mul(0x41); // of both of its parts
     f.extend([0x60 | class >> 4, class << 4, 0, dport as u8]);
     f.extend(((l4.len() + payload.len()) as u16).to_be_bytes());
     f.extend([proto, ttl]);
