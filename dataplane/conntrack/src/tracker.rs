@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::entry::{Entry, Millis};
 use crate::index::{Index, Place};
 use crate::input::{Input, Invalid, Kind, Seen, read};
-use crate::meta::{Snapshot, bit};
+use crate::meta::{Guard, Snapshot, bit};
 use crate::nat::NatEdit;
 use crate::notice::{Notice, Notices};
 use crate::pool::Pool;
@@ -241,29 +241,56 @@ impl Tracker {
         nat: bool,
         v: &mut Verdict,
     ) -> Option<Found> {
+        const SETTLED: u64 = bit::SEEN_REPLY | bit::ASSURED;
         let mut g = e.meta().lock(m)?;
+        let m = g.snapshot();
+        if m.0 & SETTLED == SETTLED
+            && let Some(lifetime) = e.tcp(&mut g).in_order(place.reply, s, &self.tcp)
+        {
+            e.set_expires(now.plus(self.timeouts.millis(m.policy(), lifetime)));
+            self.verdict(e, place, m, false, nat, v);
+            return Some(Found::Conn);
+        }
+        Some(self.follow_any_tcp(now, e, place, g, s, nat, v))
+    }
+
+    /// [`Tracker::follow_tcp`] for every segment.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // One caller; what it has is what this needs.
+    fn follow_any_tcp(
+        &self,
+        now: Millis,
+        e: &Entry,
+        place: Place,
+        mut g: Guard<'_>,
+        s: &Segment,
+        nat: bool,
+        v: &mut Verdict,
+    ) -> Found {
         let m = g.snapshot();
         let status = Status { seen_reply: m.has(bit::SEEN_REPLY), assured: m.has(bit::ASSURED) };
         let tcp = e.tcp(&mut g);
         let outcome = tcp.packet(place.reply, s, status, &self.tcp);
         let state = tcp.state;
-        if outcome == Outcome::Reopen {
-            g.kill();
-            self.bury(place.id, Event::Closed);
-            return Some(Found::Nothing);
-        }
         match outcome {
-            Outcome::Invalid(why) => return Some(Found::Invalid(why)),
+            Outcome::Reopen => {
+                g.kill();
+                self.bury(place.id, Event::Closed);
+                return Found::Nothing;
+            }
+            Outcome::Invalid(why) => return Found::Invalid(why),
             Outcome::OutOfStep => {
                 let soon = now.plus(self.timeouts.millis(m.policy(), Timeout::TcpUnack.into()));
                 if e.expires() > soon {
                     e.set_expires(soon);
                 }
-                return Some(Found::Invalid(Invalid::TcpWindow));
+                return Found::Invalid(Invalid::TcpWindow);
             }
             _ => {}
         }
-        g.word |= if place.reply { bit::SEEN_REPLY } else { 0 };
+        if place.reply {
+            g.word |= bit::SEEN_REPLY;
+        }
         if let Outcome::Accepted { lifetime, assured } = outcome {
             g.set_state(state as u8);
             if assured {
@@ -278,12 +305,32 @@ impl Tracker {
             g.kill();
             self.bury(place.id, Event::Closed);
         }
-        Some(Found::Conn)
+        Found::Conn
     }
 
     /// Renew the time of a connection that is not TCP, and note what the packet says of it.
     #[inline(always)]
     fn refresh(
+        &self,
+        now: Millis,
+        e: &Entry,
+        place: Place,
+        m: Snapshot,
+        kind: &Kind,
+    ) -> Option<Snapshot> {
+        let stream = m.has(bit::ASSURED);
+        let settled = stream || now.0.saturating_sub(e.made().0) <= STREAM_AFTER;
+        if matches!(kind, Kind::Udp) && m.has(bit::SEEN_REPLY) && settled {
+            let t = if stream { Timeout::UdpStream } else { Timeout::UdpMultiple };
+            e.set_expires(now.plus(self.timeouts.millis(m.policy(), t.into())));
+            return Some(m);
+        }
+        self.refresh_any(now, e, place, m, kind)
+    }
+
+    /// [`Tracker::refresh`] for every packet.
+    #[inline(never)]
+    fn refresh_any(
         &self,
         now: Millis,
         e: &Entry,

@@ -246,10 +246,7 @@ pub(crate) fn read(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
         ip_proto::TCP => {
             let l4 = &l4[..len.min(l4.len())];
             seen.kind = Kind::Tcp(tcp(l4, len)?);
-            checksum(p, l4, len, |l4| {
-                let pseudo = Sum::new().bytes(&h[12..20]).u32(6).u32(len as u32);
-                pseudo.bytes(l4).folded() == 0xffff
-            })?;
+            verify(p, l4, len, Sum::new().bytes(&h[12..20]).u32(6).u32(len as u32))?;
         }
         ip_proto::UDP => {
             // The pseudo header counts UDP's own length.
@@ -258,10 +255,11 @@ pub(crate) fn read(p: &Input<'_>, seen: &mut Seen) -> Result<(), Invalid> {
                 return Err(Invalid::Truncated);
             }
             let l4 = &l4[..own.min(l4.len())];
-            checksum(p, l4, own, |l4| {
-                let pseudo = Sum::new().bytes(&h[12..20]).u32(17).u32(own as u32);
-                word(24) as u16 == 0 || pseudo.bytes(l4).folded() == 0xffff
-            })?;
+            if word(24) as u16 == 0 {
+                checksum(p, l4, own, |_| true)?;
+            } else {
+                verify(p, l4, own, Sum::new().bytes(&h[12..20]).u32(17).u32(own as u32))?;
+            }
             seen.kind = Kind::Udp;
         }
         _ => return read_any(p, seen),
@@ -347,6 +345,12 @@ fn with_ports(ip: &Ip, zone: u16, ports: u32, kind: Kind) -> Result<Seen, Invali
 fn check_ipv4_header(data: &[u8], l3: usize, l4: usize) -> Result<(), Invalid> {
     let right = data.get(l3..l4).is_some_and(|h| flow::checksum::checksum(h) == 0);
     if right { Ok(()) } else { Err(Invalid::IpChecksum) }
+}
+
+/// [`checksum`] of TCP and UDP.
+#[inline(always)]
+fn verify(p: &Input<'_>, l4: &[u8], len: usize, pseudo: Sum) -> Result<(), Invalid> {
+    checksum(p, l4, len, |l4| pseudo.bytes(l4).folded() == 0xffff)
 }
 
 /// Whether the L4 checksum is right, as `right` finds for the bytes if nobody has yet.

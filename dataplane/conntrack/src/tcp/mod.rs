@@ -141,45 +141,45 @@ impl Tcp {
         Some((t, lifetime))
     }
 
-    /// The next segment.
+    /// The next segment, if it is what most are: an acknowledgement, with data or without, in the window of
+    /// an established connection that has been answered and is assured. How much longer the connection
+    /// lives. `None`, and nothing has changed, if it is anything else, for [`Tcp::packet`].
     #[inline(always)]
-    pub(crate) fn packet(
+    pub(crate) fn in_order(
         &mut self,
         reply: bool,
         s: &Segment,
-        status: Status,
         options: &TcpOptions,
-    ) -> Outcome {
-        match self.in_order(reply, s, status, options) {
-            Some(outcome) => outcome,
-            None => self.any_packet(reply, s, status, options),
-        }
-    }
-
-    /// [`Tcp::packet`] for what most segments are: an acknowledgement, with data or without, in the window of
-    /// an established connection. `None`, and nothing has changed, if it is anything else.
-    #[inline(always)]
-    fn in_order(
-        &mut self,
-        reply: bool,
-        s: &Segment,
-        status: Status,
-        options: &TcpOptions,
-    ) -> Option<Outcome> {
-        let usual = self.state == TcpState::Established
-            && s.sort == Sort::Ack
-            && status.seen_reply
-            && status.assured;
+    ) -> Option<Lifetime> {
+        let usual = self.state == TcpState::Established && s.sort == Sort::Ack;
         if !usual || !window::follow(self, reply, s) {
             return None;
         }
-        let known = Status { seen_reply: true, assured: true };
-        Some(self.enter(reply, s, TcpState::Established, TcpState::Established, known, options))
+        self.last_sort = s.sort as u8;
+        self.last_reply = reply;
+        Some(self.lifetime(s, options))
     }
 
-    /// [`Tcp::packet`] for every segment.
-    #[inline(never)]
-    fn any_packet(
+    /// How much longer a connection lives that has got to its state with this segment.
+    #[inline(always)]
+    fn lifetime(&self, s: &Segment, options: &TcpOptions) -> Lifetime {
+        let unanswered = (self.peers[0].flags | self.peers[1].flags) & peer_flag::UNACKNOWLEDGED;
+        let lifetime = Lifetime::of_tcp(self.state);
+        if self.repeated >= options.max_repeated {
+            lifetime.or_shorter(Timeout::TcpRetransmit)
+        } else if s.sort == Sort::Rst {
+            Timeout::TcpClose.into()
+        } else if unanswered != 0 {
+            lifetime.or_shorter(Timeout::TcpUnack)
+        } else if s.win == 0 {
+            lifetime.or_shorter(Timeout::TcpRetransmit)
+        } else {
+            lifetime
+        }
+    }
+
+    /// The next segment.
+    pub(crate) fn packet(
         &mut self,
         reply: bool,
         s: &Segment,
@@ -250,7 +250,6 @@ impl Tcp {
     }
 
     /// The segment is believed: go to its state.
-    #[inline(always)]
     fn enter(
         &mut self,
         reply: bool,
@@ -267,17 +266,7 @@ impl Tcp {
         if old != new && new == TcpState::FinWait {
             self.peers[usize::from(reply)].flags |= peer_flag::CLOSED_FIRST;
         }
-        let unanswered = (self.peers[0].flags | self.peers[1].flags) & peer_flag::UNACKNOWLEDGED;
-        let mut lifetime = Lifetime::of_tcp(new);
-        if self.repeated >= options.max_repeated {
-            lifetime = lifetime.or_shorter(Timeout::TcpRetransmit);
-        } else if sort == Sort::Rst {
-            lifetime = Timeout::TcpClose.into();
-        } else if unanswered != 0 {
-            lifetime = lifetime.or_shorter(Timeout::TcpUnack);
-        } else if s.win == 0 {
-            lifetime = lifetime.or_shorter(Timeout::TcpRetransmit);
-        }
+        let mut lifetime = self.lifetime(s, options);
         if !status.seen_reply {
             if s.has(RST) {
                 // A reset is the only answer: there never was a connection.

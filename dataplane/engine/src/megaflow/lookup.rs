@@ -64,25 +64,35 @@ impl<T> Megaflows<T> {
             self.counters.misses += n as u64;
             return;
         };
-        let mut ids = [NONE; BURST];
-        let ids = &mut ids[..n];
         clock.enter(Stage::Classifier);
-        let left = self.recall(c, keys, ids);
-        if left != 0 {
-            if self.classifiers[c].use_cache {
-                clock.enter(Stage::Cache);
-                self.through_cache(c, keys, ids, left, clock);
-            } else {
-                self.classify(c, keys, ids, left, None);
-            }
-            self.classifiers[c].recent = ids[n - 1];
+        let recent = self.classifiers[c].recent;
+        let left = self.recall(c, keys);
+        if left == 0 {
+            return out.fill(self.found(recent));
         }
+        // What is recalled stays; the others are looked for.
+        let mut ids = [recent; BURST];
+        let ids = &mut ids[..n];
+        bits(left).for_each(|i| ids[i] = NONE);
+        if self.classifiers[c].use_cache {
+            clock.enter(Stage::Cache);
+            self.through_cache(c, keys, ids, left, clock);
+        } else {
+            self.classify(c, keys, ids, left, None);
+        }
+        self.classifiers[c].recent = ids[n - 1];
         for (id, out) in ids.iter().zip(out) {
-            *out = match *id {
-                NONE => Found::Miss,
-                id if self.hot[id as usize].stale => Found::Stale(id),
-                id => Found::Hit(id),
-            };
+            *out = self.found(*id);
+        }
+    }
+
+    /// What is said of a packet of this megaflow.
+    #[inline(always)]
+    fn found(&self, id: u32) -> Found {
+        match id {
+            NONE => Found::Miss,
+            id if self.hot[id as usize].stale => Found::Stale(id),
+            id => Found::Hit(id),
         }
     }
 
@@ -90,7 +100,7 @@ impl<T> Megaflows<T> {
     /// connections are tracked most packets are of few. While they are not, it is tried less and less. The
     /// packets that are left are given as bits.
     #[inline(always)]
-    fn recall<K: Keys>(&mut self, c: usize, keys: K, ids: &mut [u32]) -> u32 {
+    fn recall<K: Keys>(&mut self, c: usize, keys: K) -> u32 {
         /// After so many failures in a row, one burst of 32 is compared.
         const MOST: u8 = 5;
         let n = keys.count();
@@ -106,7 +116,7 @@ impl<T> Megaflows<T> {
         if !hot.live || sub.owner != c as u32 {
             return all;
         }
-        let left = all & !self.compare(id, sub, keys, ids, all);
+        let left = all & !self.of_megaflow(id, sub, keys, all);
         self.counters.cache_hits += n as u64 - u64::from(left.count_ones());
         let class = &mut self.classifiers[c];
         if left.count_ones() as usize * 2 <= n {
@@ -218,26 +228,15 @@ impl<T> Megaflows<T> {
         self.counters.classifier_hits += u64::from(asked - missed);
     }
 
-    /// Compare the packets in `left` with a megaflow of that subtable; the bits of those that match.
+    /// The bits of those packets in `left` that match a megaflow of that subtable.
     #[inline(always)]
-    fn compare<K: Keys>(
-        &self,
-        id: u32,
-        sub: &Subtable,
-        keys: K,
-        ids: &mut [u32],
-        left: u32,
-    ) -> u32 {
+    fn of_megaflow<K: Keys>(&self, id: u32, sub: &Subtable, keys: K, left: u32) -> u32 {
         if sub.words.is_empty() {
-            bits(left).for_each(|i| ids[i] = id);
             return left;
         }
         let mut found = 0;
         for i in bits(left) {
-            if self.values_match(id, sub, keys.key(i)) {
-                ids[i] = id;
-                found |= 1 << i;
-            }
+            found |= u32::from(self.values_match(id, sub, keys.key(i))) << i;
         }
         found
     }
@@ -247,7 +246,9 @@ impl<T> Megaflows<T> {
     fn probe<K: Keys>(&self, s: usize, keys: K, ids: &mut [u32], left: u32) -> u32 {
         let sub = &self.subtables[s];
         if sub.only != NONE {
-            return self.compare(sub.only, sub, keys, ids, left);
+            let found = self.of_megaflow(sub.only, sub, keys, left);
+            bits(found).for_each(|i| ids[i] = sub.only);
+            return found;
         }
         let mut hashes = [0u64; BURST];
         // Small tables are in the nearest cache anyway.
