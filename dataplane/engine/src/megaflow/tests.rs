@@ -153,6 +153,30 @@ fn past_the_limit_of_masks_megaflows_match_exactly() {
     assert!(mega.subtable_count() <= MAX_SUBTABLES + 1);
 }
 
+/// The megaflow that was found last goes, and another way in gets its slot: neither is found for the other.
+#[test]
+fn what_was_found_last_is_not_believed_when_its_slot_is_anothers() {
+    let mut mega: Megaflows<()> = Megaflows::new(4, 7);
+    let (one, other) = (packet(1 << 32, &[1]), packet(2 << 32, &[1]));
+    let look = |mega: &mut Megaflows<()>, key: &FlowKey| {
+        let mut found = [Found::Miss];
+        let key = std::slice::from_ref(key);
+        mega.lookup(key[0].word(word::META), key, &mut found, &mut Default::default());
+        found[0]
+    };
+    let first = mega.insert(&one, &mask(1), Program::from([]), 1, ());
+    assert_eq!(look(&mut mega, &one), Found::Hit(first));
+    assert!(mega.remove(first).is_some());
+    assert_eq!(look(&mut mega, &one), Found::Miss);
+    let second = mega.insert(&one, &mask(1), Program::from([]), 1, ());
+    assert_eq!(look(&mut mega, &one), Found::Hit(second));
+    assert!(mega.remove(second).is_some());
+    let third = mega.insert(&other, &mask(1), Program::from([]), 1, ());
+    assert_eq!(third, second, "the slot is used again");
+    assert_eq!(look(&mut mega, &one), Found::Miss);
+    assert_eq!(look(&mut mega, &other), Found::Hit(third));
+}
+
 /// Hosts and ports that count up, as a scan of a network has them, fall into buckets evenly.
 #[test]
 fn regular_values_do_not_collide() {
