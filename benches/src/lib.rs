@@ -16,6 +16,7 @@ pub mod random;
 pub mod results;
 pub mod rows;
 pub mod run;
+pub mod stages;
 pub mod trace;
 pub mod tunnels;
 pub mod veth;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afxdp::Region;
+use engine::stages::Stage;
 use engine::{Command, MegaflowDump, Poll, Shared, Worker, WorkerOptions};
 use flow::{Field, FlowKey, Match};
 use ofproto::action::{Action, OfPort};
@@ -24,6 +25,7 @@ use ports::trace::Trace;
 use ports::{Queue, QueueCounters};
 
 use crate::cloud::{self, Node};
+use crate::stages::Stages;
 use crate::tunnels;
 
 /// Bytes of frame memory: what a small node would have.
@@ -44,6 +46,8 @@ pub struct Measured {
     pub cycles: f64,
     /// Share of packets that left.
     pub sent: f64,
+    /// Cycles a packet of each stage, in the order of [`Stage::ALL`].
+    pub stages: [f64; Stage::COUNT],
 }
 
 /// A switch of one bridge with port 1 (`in`), port 2 (`out`) and maybe port 3 (`in2`), and one
@@ -209,13 +213,16 @@ impl Bench {
         self.publish();
         self.run(time.min(Duration::from_secs(1)));
         let (rx, tx) = (self.input.read().rx_packets, self.output.read().tx_packets);
+        let stages = Stages::read(&self.shared.workers[0].stages);
         let (started, cycles) = (Instant::now(), flow::cpu::cycles());
         self.run(time);
         let cycles = flow::cpu::cycles().wrapping_sub(cycles) as f64;
         let seconds = started.elapsed().as_secs_f64();
         let packets = (self.input.read().rx_packets - rx) as f64;
         let sent = (self.output.read().tx_packets - tx) as f64;
-        Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets }
+        let stages = Stages::read(&self.shared.workers[0].stages).since(&stages);
+        let (mpps, cycles) = (packets / seconds / 1e6, cycles / packets);
+        Measured { mpps, cycles, sent: sent / packets, stages }
     }
 
     /// The megaflows there are, as `dump-megaflows` shows them.
@@ -293,7 +300,8 @@ pub fn empty_loop(trace: Arc<Trace>, time: Duration) -> std::io::Result<Measured
     let (packets, sent) = (input.read().rx_packets as f64, output.read().tx_packets as f64);
     from.close(&mut pool);
     to.close(&mut pool);
-    Ok(Measured { mpps: packets / seconds / 1e6, cycles: cycles / packets, sent: sent / packets })
+    let (mpps, cycles) = (packets / seconds / 1e6, cycles / packets);
+    Ok(Measured { mpps, cycles, sent: sent / packets, stages: [0.0; Stage::COUNT] })
 }
 
 /// An error that says this.

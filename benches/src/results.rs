@@ -1,5 +1,6 @@
 //! The figures of one run: printed as a table, and kept as a JSON document.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -77,6 +78,9 @@ pub struct Line {
     /// Instructions per packet of the switch, counted by callgrind where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<f64>,
+    /// Cycles a packet of the switch's stages, by name: of the last round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<BTreeMap<String, f64>>,
     /// (largest − smallest) / median of the rounds, the larger of both sides.
     pub spread: Option<f64>,
     /// Why there is no figure of the peer.
@@ -107,6 +111,7 @@ impl Line {
             cycles: ours.cycles(),
             peer_cycles: theirs.cycles(),
             instructions: None,
+            stages: None,
             spread: spreads.into_iter().flatten().reduce(f64::max),
             absent: None,
             failed: None,

@@ -1,6 +1,6 @@
-//! `membench TRACES [--seconds S] [ROW ...]`: the switch's rows from memory, one line each. A row is
+//! `membench TRACES [--seconds S] [--stages] [ROW ...]`: the switch's rows from memory, one line each. A row is
 //! named by the beginning of its name, or with `=` before its whole name. `empty` receives and sends, and
-//! does nothing between.
+//! does nothing between. With `--stages` the cycles a packet of each stage are behind the others.
 //!
 //! `membench TRACES --rounds N ROW`: that many rounds of a worker that is warm, and how many packets they
 //! were; for counting instructions, which [`counted`] marks for callgrind's `--toggle-collect`.
@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use benches::ours;
+use engine::stages::Stage;
 use ports::trace::Trace;
 
 fn main() -> ExitCode {
     let mut seconds = 2.0;
     let mut rounds = None;
-    let mut megaflows = false;
+    let (mut megaflows, mut stages) = (false, false);
     let mut rest = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
                 Some(n) => rounds = Some(n),
                 None => return usage(),
             }
+        } else if a == "--stages" {
+            stages = true;
         } else if a == "--megaflows" {
             megaflows = true;
         } else {
@@ -67,14 +70,14 @@ fn main() -> ExitCode {
             println!("{row:<22} {:>9} packets", bench.received() - before);
             continue;
         }
-        print(row, bench.measure(Duration::from_secs_f64(seconds)));
+        print(row, bench.measure(Duration::from_secs_f64(seconds)), stages);
     }
     if rows.iter().any(|r| names(r, EMPTY)) {
         let file = traces.join("udp-1000.pcap");
         let time = Duration::from_secs_f64(seconds);
         let trace = Trace::from_pcap(&file).map_err(std::io::Error::other);
         match trace.and_then(|t| ours::empty_loop(Arc::new(t), time)) {
-            Ok(m) => print(EMPTY, m),
+            Ok(m) => print(EMPTY, m, false),
             Err(e) => {
                 eprintln!("membench: {EMPTY}: {e}");
                 return ExitCode::FAILURE;
@@ -87,9 +90,13 @@ fn main() -> ExitCode {
 /// The limit of all rows: receive and send, and nothing between.
 const EMPTY: &str = "empty";
 
-fn print(row: &str, m: ours::Measured) {
+fn print(row: &str, m: ours::Measured, stages: bool) {
     let sent = m.sent * 100.0;
-    println!("{row:<22} {:>7.2} Mpps {:>7.0} cycles/pkt  sent {sent:>3.0}%", m.mpps, m.cycles);
+    print!("{row:<22} {:>7.2} Mpps {:>7.0} cycles/pkt  sent {sent:>3.0}%", m.mpps, m.cycles);
+    for (stage, cycles) in Stage::ALL.into_iter().zip(m.stages).filter(|_| stages) {
+        print!("  {} {cycles:.1}", stage.name());
+    }
+    println!();
 }
 
 /// The rounds whose instructions are counted.
@@ -107,6 +114,8 @@ fn names(wanted: &str, row: &str) -> bool {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: membench TRACES [--seconds S | --rounds N] [ROW ...]");
+    eprintln!(
+        "usage: membench TRACES [--seconds S] [--stages] | --rounds N | --megaflows [ROW ...]"
+    );
     ExitCode::from(2)
 }

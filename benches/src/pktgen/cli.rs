@@ -23,7 +23,7 @@ Examples:
   pktgen run eth1 eth2 --rate 1Mpps --seconds 10
   pktgen run eth1 eth2 --rate 5Gbit --size imix --flows 10000 --vlan 10-19
   pktgen run eth1 eth2 --count 1000 --rate 1000 --format json --plot latency.svg
-  pktgen run --inside in_port=1,actions=output:2 --flows 1000
+  pktgen run --inside in_port=1,actions=output:2 --flows 1000 --stages cost.svg
   pktgen rfc2544 eth1 eth2 --size 64,1518 --trial 60 --loss 0 --partial-loss 0.5
   pktgen sweep eth1 eth2 --over 1,1000,100000 --plot flows.svg
   pktgen connections eth1 eth2 --per-second 1000 --sources 10
@@ -75,6 +75,9 @@ pub enum Command {
         /// Draw the distribution of latency
         #[arg(long, value_name = "FILE.svg")]
         plot: Option<PathBuf>,
+        /// Draw what a packet costs the switch inside, by stage
+        #[arg(long, value_name = "FILE.svg", requires = "inside")]
+        stages: Option<PathBuf>,
     },
     /// Search for the highest rates without loss and with a little (RFC 2544), and measure latency below them
     Rfc2544 {
@@ -206,10 +209,10 @@ struct RunReport {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let format = arguments.format;
     match &arguments.command {
-        Command::Run { ends, profile, rate, seconds, count, plot } => {
+        Command::Run { ends, profile, rate, seconds, count, plot, stages } => {
             let time = seconds.or(count.is_none().then_some(10.0)).map(Duration::from_secs_f64);
             let limit = Limit { time, packets: *count };
-            one(ends, profile, *rate, limit, plot.as_ref(), format)
+            one(ends, profile, (*rate, limit), (plot.as_ref(), stages.as_ref()), format)
         }
         Command::Rfc2544 { ends, profile, search } => {
             let shown = std::io::stderr().is_terminal();
@@ -254,9 +257,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn one(
     ends: &EndArguments,
     profile: &Profile,
-    rate: Rate,
-    limit: Limit,
-    plot: Option<&PathBuf>,
+    (rate, limit): (Rate, Limit),
+    (plot, by_stage): (Option<&PathBuf>, Option<&PathBuf>),
     format: Format,
 ) -> Result<()> {
     let frames = Frames::new(profile, rate.packets(profile.size.mean()))?;
@@ -266,10 +268,15 @@ fn one(
     let trial = (std::process::id() as u16) | 1;
     let plan = Plan { trial, rate, limit, grace: ends.grace() };
     let mut progress = Progress::new();
+    let before = rig.stages();
     let outcome = trial::run(&mut rig, &frames, &plan, |glance| progress.show(&glance));
     progress.end();
+    let stages = before.zip(rig.stages()).map(|(before, now)| now.since(&before));
     rig.close();
     let outcome = outcome?;
+    if let Some((path, stages)) = by_stage.zip(stages) {
+        plots::stages(path, &[(rate.to_string(), stages.to_vec())])?;
+    }
     if let Some(path) = plot {
         plots::latency(path, &profile.summary(), &[(rate.to_string(), &outcome.latency)])?;
     }

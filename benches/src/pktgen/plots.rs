@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use engine::stages::Stage;
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use super::sweep;
@@ -12,14 +14,18 @@ use super::sweep;
 const SIZE: (u32, u32) = (900, 540);
 /// Height of a bar with its margin.
 const BAR: u32 = 22;
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 8] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
     RGBColor(44, 160, 44),
     RGBColor(255, 127, 14),
     RGBColor(148, 103, 189),
     RGBColor(127, 127, 127),
+    RGBColor(140, 86, 75),
+    RGBColor(188, 189, 34),
 ];
+
+type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
 
 /// A line of a plot: its name and points.
 pub type Line = (String, Vec<(f64, f64)>);
@@ -67,23 +73,40 @@ pub fn lines(path: &Path, labels: Labels<'_>, lines: &[Line]) -> Result<()> {
             .y_label_area_size(64)
             .build_cartesian_2d((low..high).log_scale(), 0.0..top * 1.1)?;
         chart.configure_mesh().x_desc(labels.x).y_desc(labels.y).draw()?;
-        for (at, (name, points)) in lines.iter().enumerate() {
-            let colour = COLOURS[at % COLOURS.len()];
-            let line =
-                LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
-            chart.draw_series(line)?.label(name).legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-            });
-        }
-        if lines.len() > 1 {
-            chart
-                .configure_series_labels()
-                .background_style(WHITE.mix(0.8))
-                .border_style(BLACK)
-                .draw()?;
-        }
-        Ok(())
+        series(&mut chart, lines, 3)
     })
+}
+
+/// Draw lines, and which is which if there are several. `dots` is how large their points are.
+fn series<'a, 'b: 'a, X, Y>(
+    chart: &mut Chart<'a, 'b, X, Y>,
+    lines: &[Line],
+    dots: u32,
+) -> Result<()>
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    for (at, (name, points)) in lines.iter().enumerate() {
+        let style = COLOURS[at % COLOURS.len()].stroke_width(2);
+        let line = LineSeries::new(points.iter().copied(), style).point_size(dots);
+        let sample = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style);
+        chart.draw_series(line)?.label(name).legend(sample);
+    }
+    legend(chart, lines.len())
+}
+
+/// Say what is what, where there is more than one thing.
+fn legend<'a, 'b: 'a, X, Y>(chart: &mut Chart<'a, 'b, X, Y>, things: usize) -> Result<()>
+where
+    X: Ranged,
+    Y: Ranged,
+{
+    if things > 1 {
+        let mut labels = chart.configure_series_labels();
+        labels.background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    }
+    Ok(())
 }
 
 /// Bars one above the other: for each name its parts, in the order of `parts`.
@@ -122,8 +145,7 @@ pub fn stacks(
             .draw()?;
         for (part, what) in parts.iter().enumerate() {
             let colour = COLOURS[part % COLOURS.len()];
-            let style =
-                if part < COLOURS.len() { colour.filled() } else { colour.mix(0.5).filled() };
+            let style = colour.filled();
             let rectangles = bars.iter().enumerate().filter_map(|(at, (_, values))| {
                 let before: f64 = values.iter().take(part).sum();
                 let value = *values.get(part)?;
@@ -138,15 +160,17 @@ pub fn stacks(
                 .label(*what)
                 .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], style));
         }
-        if parts.len() > 1 {
-            chart
-                .configure_series_labels()
-                .background_style(WHITE.mix(0.8))
-                .border_style(BLACK)
-                .draw()?;
-        }
-        Ok(())
+        legend(&mut chart, parts.len())
     })
+}
+
+/// What a packet costs by stage, one bar for each name.
+///
+/// # Errors
+/// As for [`stacks`].
+pub fn stages(path: &Path, bars: &[(String, Vec<f64>)]) -> Result<()> {
+    let labels = Labels { title: "Cost of a packet by stage", x: "cycles", y: "" };
+    stacks(path, labels, &Stage::ALL.map(Stage::name), bars)
 }
 
 /// How delays are distributed: the share of packets that took longer than so much, both logarithmic.
@@ -177,21 +201,7 @@ pub fn latency(path: &Path, title: &str, histograms: &[(String, &Histogram<u64>)
             .y_desc("share of packets that took longer")
             .y_label_formatter(&|share| format!("{share:.0e}"))
             .draw()?;
-        for (at, (name, points)) in curves.iter().enumerate() {
-            let colour = COLOURS[at % COLOURS.len()];
-            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
-            chart.draw_series(line)?.label(name).legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-            });
-        }
-        if curves.len() > 1 {
-            chart
-                .configure_series_labels()
-                .background_style(WHITE.mix(0.8))
-                .border_style(BLACK)
-                .draw()?;
-        }
-        Ok(())
+        series(&mut chart, &curves, 0)
     })
 }
 

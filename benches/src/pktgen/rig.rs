@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use super::sizes::FCS;
 use crate::ours::port;
+use crate::stages::Stages;
 
 /// Bytes of frame memory.
 const REGION: usize = 64 << 20;
@@ -291,6 +292,12 @@ impl Rig {
     /// Whether nothing more can come of what was sent; known only of a switch inside.
     pub fn is_settled(&mut self) -> bool {
         self.inside.as_mut().is_some_and(Inside::is_settled)
+    }
+
+    /// What the packets have cost the switch inside so far, by stage.
+    pub fn stages(&self) -> Option<Stages> {
+        let inside = self.inside.as_ref()?;
+        Some(Stages::read(&inside.engine.shared().workers[0].stages))
     }
 
     /// Cycles and packets of the switch inside so far.

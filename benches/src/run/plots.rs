@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use engine::stages::Stage;
 
 use crate::pktgen::plots::{self, Labels, Line as Curve};
 use crate::results::{Line, Results, Unit};
@@ -30,7 +31,20 @@ pub(super) fn draw(results: &Results, dir: &Path) -> Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
+    let stages: Vec<_> = results.rows.iter().rev().filter_map(by_stage).collect();
+    if !stages.is_empty() {
+        let path = results.path(dir, "-stages.svg");
+        plots::stages(&path, &stages)?;
+        files.push(path);
+    }
     Ok(files)
+}
+
+/// A row's bar of what each stage cost.
+fn by_stage(line: &Line) -> Option<(String, Vec<f64>)> {
+    let stages = line.stages.as_ref()?;
+    let cost = |stage: Stage| stages.get(stage.name()).copied().unwrap_or_default();
+    Some((line.row.clone(), Stage::ALL.map(cost).to_vec()))
 }
 
 /// One bar for each line that has the figure, the first one on top.
@@ -96,8 +110,12 @@ mod tests {
         let curves = over_flows(&results.rows);
         assert_eq!(curves.len(), 2, "of one kind there are two numbers");
         assert_eq!(curves[0].1, [(1000.0, 20.0), (10_000.0, 18.0)]);
+        let costs = [("receive", 20.0), ("conntrack", 70.5)];
+        results.rows[0].stages = Some(costs.map(|(name, cost)| (name.to_owned(), cost)).into());
         let files = draw(&results, dir.path()).expect("plots");
-        assert_eq!(files.len(), 3);
+        assert_eq!(files.len(), 4);
+        let text = std::fs::read_to_string(&files[3]).expect("a file");
+        assert!(text.contains("megaflow-1000") && text.contains("conntrack"));
         let text = std::fs::read_to_string(&files[1]).expect("a file");
         assert!(text.contains("acl-10000 / ovs-dpdk"));
     }

@@ -12,6 +12,7 @@ pub mod generator;
 pub mod idle;
 pub mod latency;
 pub mod memory;
+mod nodes;
 pub mod rig;
 pub mod snat;
 pub mod tcp;

@@ -8,19 +8,14 @@
 //! that were moved into it, as a network node of OpenStack has it.
 
 use anyhow::{Context, Result};
-use e2e::cases::tcp;
 use e2e::cmd;
 use e2e::daemon::Daemon;
 use e2e::lab::{Host, Lab, Node};
 use e2e::ovs::Ovs;
 
+use super::nodes::{MTU, NODES, afxdp, gigabits, joined, open_vswitch};
 use crate::measure::Measurement;
 
-/// What fits into a VXLAN packet on a wire of 1500.
-const MTU: &str = "1450";
-/// Both nodes: number, the own and the other's address.
-const NODES: [(u32, &str, &str); 2] =
-    [(1, "192.0.2.1", "192.0.2.2"), (2, "192.0.2.2", "192.0.2.1")];
 const OUTSIDE: &str = "203.0.113.1";
 
 /// The instance and the host outside.
@@ -66,35 +61,17 @@ pub fn ours(lab: &Lab, seconds: u32) -> Result<Measurement> {
          -- set-gateway r ex-2 r-ext ip=203.0.113.101/24 via=203.0.113.1 \
          -- add-snat r 10.0.0.0/24 203.0.113.101",
     )?;
-    run(&ends, seconds).context("TCP through two switches and a router")
+    gigabits(&ends[0], &ends[1], seconds).context("TCP through two switches and a router")
 }
 
 /// Gbit/s through two stock Open vSwitches with afxdp ports, and a kernel's router; `tx off` in all
 /// namespaces.
 pub fn ovs(lab: &Lab, seconds: u32) -> Result<Measurement> {
-    let nodes = [lab.node("n1")?, lab.node("n2")?];
-    #[rustfmt::skip]
-    cmd::run(&[
-        "ip", "link", "add", "name", "w1", "netns", "n1", "type", "veth", "peer", "name", "w2", "netns", "n2",
-    ])?;
+    let nodes = joined(lab)?;
     let ends = ends(lab)?;
     let mut running = Vec::new();
     for (((n, here, there), node), host) in NODES.into_iter().zip(&nodes).zip(&ends) {
-        let device = host.node.name.clone();
-        cmd::run(&["ip", "link", "set", "dev", &device, "netns", &node.name])?;
-        for device in [device, format!("w{n}")] {
-            node.run(&["ip", "link", "set", "dev", &device, "up"])?;
-        }
-        host.node.run(&["ethtool", "-K", "eth0", "tx", "off"])?;
-        let ovs = Ovs::start_on(lab, node)?;
-        ovs.vsctl("set Open_vSwitch . other_config:pmd-cpu-mask=0x2")?;
-        for bridge in [format!("int-{n}"), format!("tun-{n}"), format!("phy-{n}")] {
-            ovs.vsctl(&format!("add-br {bridge} -- set bridge {bridge} datapath_type=netdev"))?;
-        }
-        let phy = format!("phy-{n}");
-        node.run(&["ip", "addr", "add", &format!("{here}/24"), "dev", &phy])?;
-        node.run(&["ip", "link", "set", "dev", &phy, "up"])?;
-        afxdp(&ovs, &phy, &format!("w{n}"), "")?;
+        let ovs = open_vswitch(lab, (n, here), node, host, &["int", "tun"])?;
         ovs.vsctl(&format!(
             "add-port int-{n} to-tun-{n} -- set interface to-tun-{n} type=patch options:peer=to-int-{n} \
              -- add-port tun-{n} to-int-{n} -- set interface to-int-{n} ofport_request=1 type=patch \
@@ -111,14 +88,8 @@ pub fn ovs(lab: &Lab, seconds: u32) -> Result<Measurement> {
     running[1].vsctl("add-br ex-2 -- set bridge ex-2 datapath_type=netdev")?;
     afxdp(&running[1], "ex-2", "out", "")?;
     kernel_router(lab, &running[1], &nodes[1])?;
-    run(&ends, seconds).context("TCP through two Open vSwitches and a kernel's router")
-}
-
-fn afxdp(ovs: &Ovs, bridge: &str, port: &str, settings: &str) -> Result<()> {
-    ovs.vsctl(&format!(
-        "add-port {bridge} {port} {settings} -- set interface {port} type=afxdp options:xdp-mode=native"
-    ))?;
-    Ok(())
+    gigabits(&ends[0], &ends[1], seconds)
+        .context("TCP through two Open vSwitches and a kernel's router")
 }
 
 /// A namespace that routes between an internal port of `int-2` and one of `ex-2`, and translates.
@@ -144,11 +115,4 @@ fn kernel_router(lab: &Lab, ovs: &Ovs, node: &Node) -> Result<()> {
         router.run(&[&["nft"][..], &rule.split(' ').collect::<Vec<_>>()].concat())?;
     }
     Ok(())
-}
-
-fn run([from, to]: &[Host; 2], seconds: u32) -> Result<Measurement> {
-    from.ping(OUTSIDE, 3)?;
-    let _server = tcp::serve(to)?;
-    let bytes = tcp::measure(from, OUTSIDE, &["-t", &seconds.to_string()])?;
-    Ok(Measurement { rate: bytes as f64 * 8.0 / 1e9 / f64::from(seconds), cycles: None })
 }

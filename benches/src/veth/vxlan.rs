@@ -6,19 +6,12 @@
 //! ```
 
 use anyhow::{Context, Result};
-use e2e::cases::tcp;
 use e2e::cmd;
 use e2e::daemon::Daemon;
 use e2e::lab::{Host, Lab};
-use e2e::ovs::Ovs;
 
+use super::nodes::{MTU, NODES, afxdp, gigabits, joined, open_vswitch};
 use crate::measure::Measurement;
-
-/// What fits into a VXLAN packet on a wire of 1500.
-const MTU: &str = "1450";
-/// Both nodes: number, the own and the other's address.
-const NODES: [(u32, &str, &str); 2] =
-    [(1, "192.0.2.1", "192.0.2.2"), (2, "192.0.2.2", "192.0.2.1")];
 
 /// Gbit/s through two of our switches, default offloads at both ends; they share core 1.
 pub fn ours(lab: &Lab, seconds: u32) -> Result<Measurement> {
@@ -41,32 +34,13 @@ pub fn ours(lab: &Lab, seconds: u32) -> Result<Measurement> {
 /// Gbit/s through two stock Open vSwitches with afxdp ports; `tx off` in the machines, as they do not finish
 /// checksums. Each in a machine of its own, whose kernel has the underlay's address.
 pub fn ovs(lab: &Lab, seconds: u32) -> Result<Measurement> {
-    let nodes = [lab.node("n1")?, lab.node("n2")?];
-    #[rustfmt::skip]
-    cmd::run(&[
-        "ip", "link", "add", "name", "w1", "netns", "n1", "type", "veth", "peer", "name", "w2", "netns", "n2",
-    ])?;
+    let nodes = joined(lab)?;
     let mut hosts = Vec::new();
     let mut running = Vec::new();
     for ((n, here, there), node) in NODES.into_iter().zip(&nodes) {
         let host = lab.host(&format!("h{n}"), &format!("10.0.0.{n}/24"))?;
-        cmd::run(&["ip", "link", "set", "dev", &host.node.name, "netns", &node.name])?;
-        for device in [host.node.name.clone(), format!("w{n}")] {
-            node.run(&["ip", "link", "set", "dev", &device, "up"])?;
-        }
-        host.node.run(&["ethtool", "-K", "eth0", "tx", "off"])?;
-        let ovs = Ovs::start_on(lab, node)?;
-        ovs.vsctl("set Open_vSwitch . other_config:pmd-cpu-mask=0x2")?;
-        for bridge in [format!("int-{n}"), format!("phy-{n}")] {
-            ovs.vsctl(&format!("add-br {bridge} -- set bridge {bridge} datapath_type=netdev"))?;
-        }
-        node.run(&["ip", "addr", "add", &format!("{here}/24"), "dev", &format!("phy-{n}")])?;
-        node.run(&["ip", "link", "set", "dev", &format!("phy-{n}"), "up"])?;
-        for (bridge, port) in [("int", format!("h{n}")), ("phy", format!("w{n}"))] {
-            ovs.vsctl(&format!(
-                "add-port {bridge}-{n} {port} -- set interface {port} type=afxdp options:xdp-mode=native"
-            ))?;
-        }
+        let ovs = open_vswitch(lab, (n, here), node, &host, &["int"])?;
+        afxdp(&ovs, &format!("int-{n}"), &format!("h{n}"), "")?;
         ovs.vsctl(&format!(
             "add-port int-{n} vx-{n} -- set interface vx-{n} type=vxlan options:remote_ip={there} options:key=7"
         ))?;
@@ -79,11 +53,7 @@ pub fn ovs(lab: &Lab, seconds: u32) -> Result<Measurement> {
 /// Gbit/s through the kernel's bridges and VXLAN devices of two nodes, offloads off wherever frames pass, which is
 /// the frame-by-frame work that the switch does.
 pub fn linux(lab: &Lab, seconds: u32) -> Result<Measurement> {
-    let nodes = [lab.node("n1")?, lab.node("n2")?];
-    #[rustfmt::skip]
-    cmd::run(&[
-        "ip", "link", "add", "name", "w1", "netns", "n1", "type", "veth", "peer", "name", "w2", "netns", "n2",
-    ])?;
+    let nodes = joined(lab)?;
     let features = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
     let mut hosts = Vec::new();
     for ((n, here, there), node) in NODES.into_iter().zip(&nodes) {
@@ -116,8 +86,5 @@ fn run(hosts: &[Host], seconds: u32) -> Result<Measurement> {
         host.node.run(&["ip", "link", "set", "dev", "eth0", "mtu", MTU])?;
     }
     let [from, to] = hosts else { anyhow::bail!("two machines") };
-    from.ping(&to.address, 3)?;
-    let _server = tcp::serve(to)?;
-    let bytes = tcp::measure(from, &to.address, &["-t", &seconds.to_string()])?;
-    Ok(Measurement { rate: bytes as f64 * 8.0 / 1e9 / f64::from(seconds), cycles: None })
+    gigabits(from, to, seconds)
 }

@@ -1,6 +1,6 @@
 //! The commands on routers and security groups: what their words mean.
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::command::Command;
 use crate::config::router::Proto;
@@ -45,15 +45,8 @@ pub(super) enum RouterVerb {
   vswitchctl add-router-port r1 br-int r1-net2 ip=192.168.2.1/24 mac=02:00:00:00:00:01 mtu=1450
   vswitchctl add-router-port r1 br-int r1-net3 ip=192.168.3.1/24,fd00:3::1/64 ra=slaac")]
     AddRouterPort {
-        /// A router
-        #[arg(value_name = "R")]
-        router: String,
-        /// The bridge that the port is on
-        #[arg(value_name = "BR")]
-        bridge: String,
-        /// The port
-        #[arg(value_name = "NAME")]
-        port: String,
+        #[command(flatten)]
+        at: NewPort,
         /// ip=ADDRESS/LENGTH[,...], and perhaps tag=N, mac=MAC, mtu=N, and ra=slaac, dhcpv6-stateless or
         /// dhcpv6-stateful to advertise the router to IPv6 hosts
         #[arg(value_name = "KEY=VALUE", required = true)]
@@ -75,15 +68,8 @@ pub(super) enum RouterVerb {
   vswitchctl set-gateway r1 br-ex r1-ext ip=203.0.113.101/24 via=203.0.113.1
   vswitchctl set-gateway r1 br-ex r1-ext ip=203.0.113.101/24,2001:db8::2/64 via=203.0.113.1,2001:db8::1")]
     SetGateway {
-        /// A router
-        #[arg(value_name = "R")]
-        router: String,
-        /// The bridge that the port is on
-        #[arg(value_name = "BR")]
-        bridge: String,
-        /// The port
-        #[arg(value_name = "NAME")]
-        port: String,
+        #[command(flatten)]
+        at: NewPort,
         /// ip=ADDRESS/LENGTH[,...] and via=ADDRESS[,...], and perhaps tag=N, mac=MAC, mtu=N
         #[arg(value_name = "KEY=VALUE", required = true)]
         settings: Vec<String>,
@@ -300,6 +286,20 @@ pub(super) fn security_command(verb: SecurityVerb, may_exist: bool, if_exists: b
     }
 }
 
+/// A port that a router is to have.
+#[derive(Debug, Args)]
+pub(super) struct NewPort {
+    /// A router
+    #[arg(value_name = "R")]
+    router: String,
+    /// The bridge that the port is on
+    #[arg(value_name = "BR")]
+    bridge: String,
+    /// The port
+    #[arg(value_name = "NAME")]
+    port: String,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum ProtoArg {
     Tcp,
@@ -353,11 +353,11 @@ pub(super) fn to_command(verb: RouterVerb, may_exist: bool, if_exists: bool) -> 
         V::DelRouter { router } => Command::DelRouter { router, if_exists },
         V::ListRouters => Command::ListRouters {},
         V::ShowRouter { router } => Command::ShowRouter { router },
-        V::AddRouterPort { router, bridge, port, settings } => {
+        V::AddRouterPort { at: NewPort { router, bridge, port }, settings } => {
             Command::AddRouterPort { router, bridge, port, settings, may_exist }
         }
         V::DelRouterPort { router, port } => Command::DelRouterPort { router, port, if_exists },
-        V::SetGateway { router, bridge, port, settings } => {
+        V::SetGateway { at: NewPort { router, bridge, port }, settings } => {
             Command::SetGateway { router, bridge, port, settings }
         }
         V::DelGateway { router } => Command::DelGateway { router, if_exists },
