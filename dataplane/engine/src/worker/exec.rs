@@ -18,12 +18,13 @@ use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
+use super::ct_key::{CT_WORDS, Tracked};
 use super::cutting;
 use super::edits::edit;
 use super::fragments::{self, Waiting};
 use super::order::Order;
 use super::popped::Popped;
-use super::tracked::{CT_WORDS, Later, Tracked};
+use super::tracked::Later;
 use super::waiting::ForNeighbours;
 use crate::handover::Handed;
 use crate::samples::DropSample;

@@ -12,8 +12,8 @@ use conntrack::{ConnRef, Input, Millis, Trust, Verdict};
 use flow::{Drop, Field, FlowKey, Offsets, extract, word};
 use ofproto::program::{CtStep, DpAction};
 
+use super::ct_key::Tracked;
 use super::exec::{Metadata, Recirculated, Transmit, Where};
-use super::tracked::Tracked;
 
 /// The fragments that a worker holds back.
 pub(super) type Waiting = Fragments<Box<Held>>;

@@ -10,8 +10,8 @@ use ofproto::action::IcmpSays;
 use ofproto::program::IcmpStep;
 use tunnel::pmtu;
 
+use super::ct_key::Tracked;
 use super::exec::{Transmit, Where};
-use super::tracked::Tracked;
 
 impl Transmit {
     /// Put an error in the packet's place, and count the packet; an error if there is to be none.

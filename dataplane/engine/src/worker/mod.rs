@@ -8,6 +8,7 @@
 //! Everything here belongs to the worker's thread; what others see is in [`Shared`].
 
 pub mod command;
+mod ct_key;
 mod cutting;
 mod edits;
 mod exec;
@@ -40,11 +41,11 @@ use crate::megaflow::{BURST, Found, Picked, Shape, edits};
 use crate::shared::{Event, Shared, add};
 use crate::stages::Stage;
 use command::Command;
+use ct_key::Tracked;
 use exec::{MAX_PASSES, Recirculated, Transmit, Where};
 use flow::cpu::{cycles, prefetch};
 use park::Sleep;
 use sweep::Sweep;
-use tracked::Tracked;
 use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.
