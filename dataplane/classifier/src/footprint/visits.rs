@@ -47,16 +47,6 @@ impl Visits {
         self.words.clear();
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.heads.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.heads.is_empty()
-    }
-
     /// A lookup of `key` in `table` consulted the bits `wc` and found `rule` (0: none). `floor` is the
     /// priority from which on a new rule would change the result, -1 for any
     /// ([`Found::floor`](crate::Found::floor)).
