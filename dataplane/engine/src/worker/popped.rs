@@ -11,7 +11,8 @@ use ofproto::program::{DpAction, DpPort, Program};
 
 use super::exec::{MAX_PASSES, Transmit, Where};
 use super::order::Order;
-use super::{Worker, bring_on, forget_bad, missed, tunnel};
+use super::runs::{bring_on, forget_bad, missed};
+use super::{Worker, tunnel};
 use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
 use crate::stages::Stage;

@@ -19,11 +19,12 @@ use flow::word;
 use ofproto::program::{CtStep, DpAction, Program};
 use ofproto::recirc::Recirculation;
 
+use super::Worker;
 use super::ct_key::{Tracked, ct_words, is_sound, says_what_is_there, translate};
 use super::exec::{MAX_PASSES, Where};
 use super::fragments::is_fragment;
 use super::order::Order;
-use super::{Worker, bring_on, forget_bad, missed};
+use super::runs::{bring_on, forget_bad, missed};
 use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
 use crate::stages::Stage;
