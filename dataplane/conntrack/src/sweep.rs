@@ -5,6 +5,7 @@
 //! of some that are looked at; when a zone is full, one of that zone. An established connection
 //! never makes room for another.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use flow::extract::ip_proto;
@@ -26,8 +27,10 @@ const ROOM: usize = 16;
 const SHARE_OF_ROOM: usize = 4096;
 /// Milliseconds in which nobody looks again after none was found.
 const GIVE_UP_FOR: u64 = 1;
-/// An ended connection counts for this many entries of a sweep's budget.
-const COST_OF_ENDING: usize = 8;
+/// Entries of a sweep that are looked at together.
+const LOT: usize = 8;
+/// An ended connection counts for this many entries more of a sweep's budget.
+const COST_OF_ENDING: usize = 2;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -87,30 +90,51 @@ impl Tracker {
     ///
     /// To be called by every worker between bursts, or by one thread alone, often enough that
     /// the whole table is seen every few seconds; `budget` bounds the work: about that many
-    /// entries are looked at, fewer where many have expired.
+    /// entries are looked at, fewer where many have expired. It ends where the walk begins anew.
     pub fn sweep(&self, now: Millis, budget: usize) -> Swept {
         let mut done = Swept::default();
-        let touched = self.pool.touched();
-        if touched == 0 {
-            return done;
-        }
         let mut left = budget;
-        while left > 0 {
-            let at = self.sweep_at.fetch_add(1, Ordering::Relaxed);
-            let n = at % touched;
-            let Some(id) = self.pool.nth_touched(n) else { break };
-            done.seen += 1;
-            left -= 1;
-            if self.expire(now, id) {
-                done.expired += 1;
-                left = left.saturating_sub(COST_OF_ENDING);
+        while left > 0 && !done.wrapped {
+            let Some(lot) = self.next_lot(left.min(LOT)) else { break };
+            left -= lot.len();
+            done.seen += lot.len();
+            done.wrapped = lot.end == self.pool.touched();
+            let (mut over, mut n) = ([0; LOT], 0);
+            for id in lot.filter_map(|n| self.pool.nth_touched(n)) {
+                let e = self.pool.entry(id);
+                if e.meta().peek().is_live() && e.is_expired(now) {
+                    // Its places in the index are needed soon, and wait for memory together.
+                    for reply in [false, true] {
+                        self.index.prefetch(e.tuple(reply).hash(self.seed));
+                    }
+                    over[n] = id;
+                    n += 1;
+                }
             }
-            if n + 1 == touched {
-                done.wrapped = true;
-                break;
+            for id in &over[..n] {
+                done.expired += usize::from(self.expire(now, *id));
             }
+            left = left.saturating_sub(n * COST_OF_ENDING);
         }
         done
+    }
+
+    /// How many entries [`Tracker::sweep`] goes through until it begins anew: all that were ever used.
+    pub fn sweep_length(&self) -> usize {
+        self.pool.touched()
+    }
+
+    /// The next entries of the walk over all that were ever used, at most so many.
+    fn next_lot(&self, most: usize) -> Option<Range<usize>> {
+        let touched = self.pool.touched();
+        let mut lot = 0..0;
+        let next = |at: usize| {
+            let from = if at < touched { at } else { 0 };
+            lot = from..touched.min(from + most);
+            (!lot.is_empty()).then_some(lot.end)
+        };
+        self.sweep_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(lot)
     }
 
     fn expire(&self, now: Millis, id: u32) -> bool {

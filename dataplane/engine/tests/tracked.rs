@@ -159,3 +159,31 @@ fn a_flow_keeps_its_order() {
         }
     }
 }
+
+#[test]
+fn what_expired_while_the_worker_slept_goes_before_it_sleeps_again() {
+    let mut rig = Rig::new(SNAT);
+    let hosts = 0..2000u16;
+    for i in hosts.clone() {
+        let inside = [10, 0, (i >> 8) as u8, i as u8];
+        let frame = udp(inside, [198, 51, 100, 7], 5000, 53);
+        rig.ports[0].inject(&frame[..]).unwrap();
+        rig.worker.round_at(1000);
+        assert!(rig.ports[1].take().is_some(), "{i}");
+    }
+    let tracker = &rig.shared.clone().tracker;
+    assert_eq!(tracker.len(), hosts.len());
+    // A packet a millisecond: one slice with each of them.
+    rig.ports[0].inject(&udp([10, 9, 9, 9], [198, 51, 100, 7], 5000, 53)[..]).unwrap();
+    rig.worker.round_at(1_000_000);
+    let left = tracker.len();
+    assert!((1500..2000).contains(&left), "{left}");
+    // No time passes, and no packet comes.
+    let mut rounds = 0;
+    while tracker.len() > 1 && rounds < 1000 {
+        rig.worker.round_at(1_000_000);
+        rounds += 1;
+    }
+    assert_eq!(tracker.len(), 1, "only the last one lives");
+    assert!(rounds > 10, "all went in {rounds} rounds");
+}

@@ -203,7 +203,7 @@ impl Worker {
         self.tx.clock.enter(Stage::Transmit);
         self.tx.flush();
         self.tx.clock.end(work as u64, &self.shared.workers[self.me].stages);
-        work + self.housekeeping()
+        work + self.housekeeping(work > 0)
     }
 
     /// Between bursts: take up what control has published and asked.

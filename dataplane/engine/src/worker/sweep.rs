@@ -13,8 +13,10 @@ use crate::shared::WorkerCounters;
 
 /// Megaflows looked at in one round.
 const SLICE: u32 = 64;
-/// Connections looked at in one millisecond, by the first worker.
-const TRACKED_SLICE: usize = 128;
+/// Connections looked at for each millisecond that passes, by the first worker.
+const TRACKED_RATE: u64 = 128;
+/// The most of them at once, between two bursts.
+const TRACKED_SLICE: u64 = 128;
 /// Milliseconds between the starts of two passes.
 const PERIOD: u64 = 500;
 
@@ -27,6 +29,8 @@ pub(super) struct Sweep {
     pass: u64,
     /// When connections were looked at last.
     tracked: u64,
+    /// How many are still to be looked at for the time until then.
+    owed: u64,
     jobs: Vec<Job>,
 }
 
@@ -53,19 +57,20 @@ impl Sweep {
 
     /// Whether nothing of it is half done.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.cursor == 0
+        self.jobs.is_empty() && self.cursor == 0 && self.owed == 0
     }
 }
 
 impl Worker {
-    /// A slice of housekeeping. How much there was to do.
-    pub(super) fn housekeeping(&mut self) -> usize {
+    /// A slice of housekeeping, after a round with packets or without. How much there was to do.
+    pub(super) fn housekeeping(&mut self, packets: bool) -> usize {
         let now = self.tx.now;
         let mut work = 0;
         self.tx.expire_fragments();
-        if self.me == 0 && now != self.sweep.tracked {
-            self.sweep.tracked = now;
-            self.shared.tracker.sweep(conntrack::Millis(now), TRACKED_SLICE);
+        // One slice in a millisecond, more only while there are no packets: what was slept through is
+        // made up for then.
+        if self.me == 0 && (now != self.sweep.tracked || !packets && self.sweep.owed != 0) {
+            self.sweep_connections(now);
         }
         if self.sweep.cursor != 0 || now >= self.sweep.pass + PERIOD {
             work += self.sweep_slice(now);
@@ -78,6 +83,21 @@ impl Worker {
             }
         }
         work
+    }
+
+    /// A slice of the connections that are to be looked at for the time that has passed.
+    #[inline(never)]
+    fn sweep_connections(&mut self, now: u64) {
+        let s = &mut self.sweep;
+        let passed = now.saturating_sub(s.tracked);
+        s.tracked = now;
+        let tracker = &self.shared.tracker;
+        // A pass is enough, however long ago the last one was.
+        let pass = tracker.sweep_length() as u64;
+        s.owed = (s.owed + passed.saturating_mul(TRACKED_RATE)).min(pass);
+        let slice = s.owed.min(TRACKED_SLICE) as usize;
+        let swept = tracker.sweep(conntrack::Millis(now), slice);
+        s.owed -= s.owed.min(swept.seen as u64);
     }
 
     fn sweep_slice(&mut self, now: u64) -> usize {
