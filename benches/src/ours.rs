@@ -359,6 +359,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("ct-est-tcp-10000", "nat-tcp-10000"),
     ("ct-est-tcp-100000", "nat-tcp-100000"),
     ("ct-new-8192", "life-8192"),
+    ("ct-new-nat-8192", "life-nat-8192"),
     ("neutron-1000", "udp-1000"),
     ("cloud-out-1000", "udp-1000"),
     ("cloud-snat-1000", "vxlan-1000"),

@@ -11,6 +11,7 @@
 //! | `nat-tcp-N`, `nat-tcp-N-reply` | with the source port kept; TCP is one data segment each way |
 //! | `cloud-N-reply` | answers to the flows of `udp-N` under SNAT, from the router's next hop outside |
 //! | `life-N` | whole lives of N TCP connections, not translated, both directions, four segments each way |
+//! | `life-nat-N` | the same, answers to 203.0.113.1 with the source port kept |
 //!
 //! The order is fixed (a shuffle with seed 1), so that runs and machines are comparable.
 
@@ -52,6 +53,7 @@ pub const ALL: &[&str] = &[
     "nat-tcp-100000-reply",
     "cloud-1000-reply",
     "life-8192",
+    "life-nat-8192",
 ];
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -71,8 +73,8 @@ pub fn frames_shuffled(mix: &str, seed: u32) -> Result<Vec<Vec<u8>>> {
     let (kind, flows) = kind.rsplit_once('-').with_context(|| format!("no mix {mix}"))?;
     let flows: u32 = flows.parse().with_context(|| format!("number of flows of {mix}"))?;
     ensure!((1..=2_000_000).contains(&flows), "{mix}: 1 to 2,000,000 flows");
-    if kind == "life" && !reply {
-        return Ok(lives(flows));
+    if let ("life" | "life-nat", false) = (kind, reply) {
+        return Ok(lives(flows, kind == "life-nat"));
     }
     let make: fn(u32) -> Vec<u8> = match (kind, reply) {
         ("udp", false) => udp_frame,
@@ -240,7 +242,7 @@ const BURST: u32 = 32;
 
 /// The segments of connections from SYN to the last acknowledgement, a burst of connections at a
 /// time, so that no burst has two segments of one connection.
-fn lives(connections: u32) -> Vec<Vec<u8>> {
+fn lives(connections: u32, translated: bool) -> Vec<Vec<u8>> {
     // Whether it is an answer, flags, sequence number, acknowledgement, bytes.
     let steps: [(bool, u8, u32, u32, usize); 8] = [
         (false, 0x02, 999, 0, 0),
@@ -255,8 +257,9 @@ fn lives(connections: u32) -> Vec<Vec<u8>> {
     let segment = |i: u32, (reply, flags, seq, ack, data): (bool, u8, u32, u32, usize)| {
         let (src, dst) = (0x0a00_0001 + i, 0xc633_6401);
         let port = (1024 + i % 50_000) as u16;
+        let public = if translated { 0xcb00_7101 } else { src };
         let ((src, dst), ports) =
-            if reply { ((dst, src), (443, port)) } else { ((src, dst), (port, 443)) };
+            if reply { ((dst, public), (443, port)) } else { ((src, dst), (port, 443)) };
         let segment = tcp(ports, (seq, ack), flags, &[0; 6][..data]);
         let mut payload = ipv4(src, dst, 6, &summed(src, dst, 6, segment, 16));
         payload.resize(46, 0);
@@ -316,12 +319,14 @@ mod tests {
 
     #[test]
     fn checksums_of_translated_connections_verify() {
-        for mix in ["nat-udp-1000", "nat-tcp-1000-reply"] {
+        for mix in ["nat-udp-1000", "nat-tcp-1000-reply", "life-nat-8192"] {
             for frame in frames(mix).expect(mix) {
                 assert_eq!(checksum(&frame[14..34]), 0, "{mix}");
-                let length = (frame.len() - 34) as u16;
+                // What is behind is padding.
+                let length = u16::from_be_bytes([frame[16], frame[17]]) - 20;
                 let head = [&frame[26..34], &[0, frame[23]], &length.to_be_bytes()].concat();
-                assert_eq!(checksum(&[&head[..], &frame[34..]].concat()), 0, "{mix}");
+                let segment = &frame[34..34 + usize::from(length)];
+                assert_eq!(checksum(&[&head[..], segment].concat()), 0, "{mix}");
             }
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use benches::measure::median;
 use benches::ours::{Bench, NAT, other};
 use benches::pair::{self, Traffic};
-use benches::trace::frames_shuffled;
+use benches::trace::{frames, frames_shuffled};
 use conntrack::{Commit, ConnRef, Event, Input, Millis, Policy, Timeout, Trust};
 use flow::{FlowKey, extract};
 use ports::trace::Trace;
@@ -105,51 +105,108 @@ fn measure(bench: &mut Bench) -> std::io::Result<f64> {
     Ok(m.cycles)
 }
 
+/// Connections that expire, and as many that live, made in turn in stretches: the walk of the sweep meets
+/// now one sort, now the other, and the traffic beside it is measured in short slices.
 fn expire() -> std::io::Result<()> {
-    const ZONE: u16 = 9;
     const MILLION: u32 = 1_000_000;
-    const SECONDS: u32 = 10;
+    const STRETCH: u32 = 40_000;
+    /// The zone of those that live, and of those that expire.
+    const ZONES: [u16; 2] = [8, 9];
+    const SECONDS: u32 = 15;
     let (mut bench, _) = established(&both("udp", 1000)?)?;
     let shared = bench.shared();
     let tracker = &shared.tracker;
-    let mut policy = Policy::default();
-    policy.set(Timeout::UdpFirst, SECONDS).map_err(|e| other(&e.to_string()))?;
-    tracker.set_policy(1, &policy);
-    tracker.set_zone_policy(ZONE, 1);
+    for (zone, seconds) in ZONES.into_iter().zip([3600, SECONDS]) {
+        let mut policy = Policy::default();
+        policy.set(Timeout::UdpFirst, seconds).map_err(|e| other(&e.to_string()))?;
+        tracker.set_policy(zone as u8, &policy);
+        tracker.set_zone_policy(zone, zone as u8);
+    }
     let made = Millis(bench.now());
-    for frame in frames_shuffled("udp-1000000", 1).map_err(|e| other(&e.to_string()))? {
-        let mut key = FlowKey::ZERO;
-        let off = extract(&frame, frame.len(), &mut key);
-        let input = Input { zone: ZONE, data: &frame, off, total: frame.len(), trust: Trust::Good };
+    let mut frame = frames("udp-1").map_err(|e| other(&e.to_string()))?.swap_remove(0);
+    let off = extract(&frame, frame.len(), &mut FlowKey::default());
+    for i in 0..2 * MILLION {
+        // Another source address each, whose checksums nobody reads.
+        frame[26..30].copy_from_slice(&i.to_be_bytes());
+        let zone = ZONES[(i / STRETCH % 2) as usize];
+        let input = Input { zone, data: &frame, off, total: frame.len(), trust: Trust::Good };
         let done = tracker.commit(made, &input, ConnRef::NONE, &Commit::default(), &mut || 1);
         done.map_err(|e| other(&format!("{e:?}")))?;
     }
-    let there = tracker.zone_use(ZONE).0;
-    // Some flows of the mix are the same.
-    if there < MILLION / 10 * 9 {
-        return Err(other(&format!("{there} connections instead of {MILLION}")));
+    let alive = || u64::from(tracker.zone_use(ZONES[1]).0);
+    let before = tracker.count(Event::Expired);
+    while bench.now() < made.0 + u64::from(SECONDS) * 1000 {
+        bench.run(Duration::from_millis(100));
     }
-    let (mut alive, mut expiring, mut ended) = (Vec::new(), Vec::new(), 0);
-    while expiring.len() < 10 {
-        let before = tracker.count(Event::Expired);
-        let rate = bench.measure(Duration::from_millis(250)).mpps;
-        match tracker.count(Event::Expired) - before {
-            0 if expiring.is_empty() => alive.push(rate),
-            0 => break,
-            n => {
-                ended += n;
-                expiring.push(rate);
-            }
-        }
-    }
-    let (Some(a), Some(b)) = (median(&alive), median(&expiring)) else {
+    if alive() + tracker.count(Event::Expired) - before != u64::from(MILLION) || alive() == 0 {
         return Err(other("it took longer to make the connections than they live"));
-    };
+    }
+    let (started, mut slices) = (bench.now(), Vec::new());
+    while alive() > 0 {
+        slices.push(Slice::run(&mut bench));
+    }
+    let seconds = (bench.now() - started) as f64 / 1e3;
+    let kept = sorted(kept(&slices));
+    let at = |of: usize| kept.get(kept.len() * of / 4).copied().unwrap_or(f64::NAN) * 100.0;
     println!(
-        "expire: {a:.2} Mpps beside {there} that live, {b:.2} while {ended} of them expire: {:.1} %",
-        b / a * 100.0
+        "expire: {MILLION} of {} in {seconds:.0} s beside traffic, which keeps {:.1} % of its throughput, quartiles {:.1} and {:.1} of {} comparisons",
+        2 * MILLION,
+        at(2),
+        at(1),
+        at(3),
+        kept.len()
     );
     Ok(())
+}
+
+/// Some milliseconds of traffic.
+struct Slice {
+    /// Seconds of the processor a packet: what it does for others on the machine is left out.
+    cost: f64,
+    expiring: bool,
+}
+
+impl Slice {
+    /// Long enough for several calls of the sweep, of which there is one in a millisecond.
+    const LENGTH: Duration = Duration::from_millis(4);
+
+    fn run(bench: &mut Bench) -> Slice {
+        let shared = bench.shared();
+        let (packets, expired) = (bench.received(), shared.tracker.count(Event::Expired));
+        let before = on_processor();
+        bench.run(Slice::LENGTH);
+        let time = (on_processor() - before).as_secs_f64();
+        let packets = (bench.received() - packets) as f64;
+        let expiring = shared.tracker.count(Event::Expired) != expired;
+        Slice { cost: time / packets, expiring }
+    }
+}
+
+/// How long this thread has had a processor.
+fn on_processor() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// For each stretch without expiry: the throughput in as many slices with it just before and after, as a
+/// share of its own.
+fn kept(slices: &[Slice]) -> Vec<f64> {
+    let stretches: Vec<&[Slice]> = slices.chunk_by(|a, b| a.expiring == b.expiring).collect();
+    let cost = |slices: &[&Slice]| median(&slices.iter().map(|s| s.cost).collect::<Vec<_>>());
+    let compare = |w: &[&[Slice]]| {
+        let [before, quiet, after] = w else { return None };
+        if quiet[0].expiring {
+            return None;
+        }
+        let beside = before.iter().rev().take(quiet.len()).chain(after.iter().take(quiet.len()));
+        Some(cost(&quiet.iter().collect::<Vec<_>>())? / cost(&beside.collect::<Vec<_>>())?)
+    };
+    stretches.windows(3).filter_map(compare).collect()
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 fn workers() -> std::io::Result<()> {
