@@ -35,6 +35,7 @@ pub const ROWS: &[&str] = &[
     "megaflow-1000",
     "l2-1000",
     "vlan-push-1000",
+    "vlan-pop-1000",
     "route-1000",
     "many-megaflows-1000",
     "acl-10000",
