@@ -6,8 +6,9 @@
 //! structures over them.
 //!
 //! Lookup, for packets that came the same way (same port and recirculation id: one
-//! [`Classifier`]): the megaflow that was found last is compared with; the exact-match cache gives a candidate by the hash of the whole key; where it
-//! has none, the classifier probes its subtables, one per distinct mask, most used first. A
+//! [`Classifier`]): the megaflow that was found last is compared with; the exact-match cache gives
+//! a candidate by the hash of the whole key; where it has none, the classifier probes its
+//! subtables, one per distinct mask, most used first. A
 //! candidate is always verified under its own mask. Megaflows of one classifier never disagree:
 //! any that matches is the right one, because translation put every bit it consulted into the
 //! mask. The cache is left out while a classifier answers from its first subtables anyway, and
