@@ -135,6 +135,32 @@ fn be64(b: &[u8], at: usize) -> u64 {
     ])
 }
 
+/// How much of a packet is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Depth {
+    /// Not a byte.
+    Nothing,
+    /// The Ethernet header and its tags.
+    Link,
+    /// All headers that a key has fields of.
+    #[default]
+    Whole,
+}
+
+impl Depth {
+    /// How much has to be read for these words of a key, given as bits.
+    pub fn of_words(map: u64) -> Depth {
+        const LINK: u64 = 1 << word::ETH_DST | 1 << word::ETH_SRC | 1 << word::VLAN;
+        /// What comes from elsewhere: port, marks, connection, tunnel, registers.
+        const ELSEWHERE: u64 = 1 << word::META | !0 << word::MARK;
+        match map & !ELSEWHERE {
+            0 => Depth::Nothing,
+            headers if headers & !LINK == 0 => Depth::Link,
+            _ => Depth::Whole,
+        }
+    }
+}
+
 /// Six bytes as a number.
 #[inline(always)]
 pub fn mac(b: &[u8], at: usize) -> u64 {
@@ -152,6 +178,50 @@ pub fn extract(data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
         Some(off) => off,
         None => extract_other(data, total, key),
     }
+}
+
+/// Read as much of a frame's headers into `key` as `depth` says, as [`extract`] does. The words of headers
+/// that are not read are zero, and layers begin nowhere.
+#[inline(always)]
+pub fn extract_to(depth: Depth, data: &[u8], total: usize, key: &mut FlowKey) -> Offsets {
+    match depth {
+        Depth::Nothing => key.clear_headers(),
+        Depth::Link => link(data, total, key),
+        Depth::Whole => return extract(data, total, key),
+    }
+    Offsets::default()
+}
+
+/// The Ethernet header and one tag. Of other frames (short ones, those with two tags, IEEE 802.3's) more is
+/// read at once.
+#[inline(always)]
+fn link(data: &[u8], total: usize, key: &mut FlowKey) {
+    let is_tag = |ty| ty == eth_type::VLAN || ty == eth_type::QINQ;
+    let Some(h) = data.first_chunk::<18>() else {
+        return link_of_other(data, total, key);
+    };
+    let outer = be16(h, 12);
+    let tagged = is_tag(outer);
+    let (ty, tci) = if tagged { (be16(h, 16), be16(h, 14) | VLAN_PRESENT) } else { (outer, 0) };
+    if ty < eth_type::MIN || tagged && is_tag(ty) {
+        return link_of_other(data, total, key);
+    }
+    if tagged {
+        key.clear_groups(Groups(Groups::PACKET.0 & !Groups::VLAN.0));
+        key.set_word(word::VLAN, u64::from(outer) << 48);
+    } else {
+        key.clear_groups(Groups::PACKET);
+    }
+    key.set_word(word::ETH_DST, be64(h, 0) >> 16 << 16 | u64::from(ty));
+    key.set_word(word::ETH_SRC, be64(h, 6) >> 16 << 16 | u64::from(tci));
+    for w in [word::IPV4, word::NW, word::L4] {
+        key.set_word(w, 0);
+    }
+}
+
+#[inline(never)]
+fn link_of_other(data: &[u8], total: usize, key: &mut FlowKey) {
+    extract_any(data, total, key);
 }
 
 #[inline(never)]

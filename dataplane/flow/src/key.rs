@@ -249,6 +249,13 @@ impl FlowKey {
         self.clear_groups(Groups(!Groups::PACKET.0));
     }
 
+    /// Zero all words that come from a packet's headers.
+    #[inline(always)]
+    pub fn clear_headers(&mut self) {
+        self.words[word::META + 1..BASE_WORDS].fill(0);
+        self.clear_groups(Groups::PACKET);
+    }
+
     /// Zero the words of the given groups.
     #[inline(always)]
     pub fn clear_groups(&mut self, groups: Groups) {

@@ -12,7 +12,7 @@ pub mod key;
 pub mod sparse;
 
 pub use drops::Drop;
-pub use extract::{Fault, Offsets, extract};
+pub use extract::{Depth, Fault, Offsets, extract, extract_to};
 pub use fields::{Field, Place};
 pub use key::{DP_WORDS, FlowKey, Groups, WORDS, word};
 pub use sparse::{MaskWords, Match};

@@ -1,6 +1,6 @@
 //! Megaflows come, change and go.
 
-use flow::{DP_WORDS, FlowKey, MaskWords, sparse, word};
+use flow::{DP_WORDS, Depth, FlowKey, MaskWords, sparse, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
 use super::{Classifier, Cold, Hot, INLINE, MAX_SUBTABLES, Megaflows, Shape, Subtable, edits};
@@ -30,6 +30,8 @@ impl<T> Megaflows<T> {
         }
         let rest = sub.words.iter().skip(INLINE).map(|(i, m)| key.word(*i) & m).collect();
         let (output, shape) = (single_output(&program), shape(&program));
+        let depth = sub.depth.max(read_by(shape, &program));
+        self.classifiers[c].readers[depth as usize] += 1;
         let hot = Hot {
             values,
             program,
@@ -38,6 +40,7 @@ impl<T> Megaflows<T> {
             used: now,
             output,
             shape,
+            depth,
             tcp_flags: 0,
             subtable: s as u16,
             live: true,
@@ -110,9 +113,10 @@ impl<T> Megaflows<T> {
             return usize::from(*s);
         }
         let words = mask.iter().collect();
+        let depth = Depth::of_words(mask.map());
         let (seeds, index) = (self.seeds, Index::default());
         let (owner, only) = (c as u32, NONE);
-        let fresh = Subtable { owner, words, mask, seeds, index, only, hits: 0, live: true };
+        let fresh = Subtable { owner, words, mask, depth, seeds, index, only, hits: 0, live: true };
         let s = match self.subtables.iter().position(|s| !s.live) {
             Some(s) => {
                 self.subtables[s] = fresh;
@@ -141,12 +145,13 @@ impl<T> Megaflows<T> {
         }
         hot.live = false;
         hot.program = self.empty.clone();
-        let counted = (hot.packets, hot.bytes);
+        let (counted, depth) = ((hot.packets, hot.bytes), hot.depth);
         let s = usize::from(hot.subtable);
         let cold = &mut self.cold[id as usize];
         cold.rest = Box::default();
         let note = cold.note.take();
         let sub = &mut self.subtables[s];
+        self.classifiers[sub.owner as usize].readers[depth as usize] -= 1;
         sub.index.remove(cold.hash, id);
         sub.only = match sub.index.len() {
             1 => sub.index.slots().next().unwrap_or(NONE),
@@ -179,6 +184,11 @@ impl<T> Megaflows<T> {
         let hot = &mut self.hot[id as usize];
         hot.stale = false;
         (hot.output, hot.shape) = (single_output(&program), shape(&program));
+        let sub = &self.subtables[usize::from(hot.subtable)];
+        let readers = &mut self.classifiers[sub.owner as usize].readers;
+        readers[hot.depth as usize] -= 1;
+        hot.depth = sub.depth.max(read_by(hot.shape, &program));
+        readers[hot.depth as usize] += 1;
         if *hot.program != *program {
             hot.program = program;
         }
@@ -219,6 +229,22 @@ fn shape(program: &[DpAction]) -> Shape {
             Shape::Edits
         }
         _ => Shape::Steps,
+    }
+}
+
+/// How much of a packet has to be read for its program to be run.
+fn read_by(shape: Shape, program: &[DpAction]) -> Depth {
+    let step = |step: &DpAction| match step {
+        DpAction::Output(_) => Depth::Nothing,
+        DpAction::PushVlan { .. } | DpAction::PopVlan => Depth::Link,
+        DpAction::Set(set) => Depth::of_words(set.fields().map()),
+        _ => Depth::Whole,
+    };
+    match (shape, edits(program)) {
+        (Shape::Output | Shape::Edits, Some((steps, _))) => {
+            steps.iter().map(step).max().unwrap_or_default()
+        }
+        _ => Depth::Whole,
     }
 }
 

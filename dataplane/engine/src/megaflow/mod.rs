@@ -14,6 +14,9 @@
 //! mask. The cache is left out while a classifier answers from its first subtables anyway, and
 //! while it mostly misses.
 //!
+//! Each classifier knows how much of a packet its megaflows and their programs look at
+//! ([`Megaflows::depth`]): no more needs to be read to look a packet up.
+//!
 //! A stale megaflow is found but not used: the worker translates again ([`Found::Stale`]).
 //!
 //! Must not know: rules, bridges, ports, how translation works.
@@ -26,7 +29,7 @@ mod tests;
 pub use lookup::{Keys, Picked};
 
 use flow::key::mix;
-use flow::{FlowKey, MaskWords, Match, word};
+use flow::{Depth, FlowKey, MaskWords, Match, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
 use crate::index::{HashCache, Index, NONE};
@@ -54,6 +57,8 @@ pub struct Hot {
     pub output: DpPort,
     /// What kind of program it is.
     pub shape: Shape,
+    /// How much of its packets is read.
+    depth: Depth,
     /// Union of the TCP flags seen.
     pub tcp_flags: u16,
     subtable: u16,
@@ -106,6 +111,8 @@ struct Subtable {
     /// (word, mask), in order of the word.
     words: Box<[(usize, u64)]>,
     mask: MaskWords,
+    /// How much of a packet it looks at.
+    depth: Depth,
     seeds: [u64; 2],
     index: Index,
     /// The only megaflow, if there is but one: it is compared with, not searched. Else
@@ -155,6 +162,8 @@ pub struct Classifier {
     rest: u8,
     /// Bursts in a row of which most packets were of others.
     failures: u8,
+    /// How many megaflows need so much of a packet, by [`Depth`].
+    readers: [u32; 3],
 }
 
 /// What a lookup found for one packet.
@@ -260,6 +269,13 @@ impl<T> Megaflows<T> {
         self.classifiers.iter().map(|c| c.order.len()).sum()
     }
 
+    /// How much of a packet with this [`word::META`] any megaflow or its program looks at. One that none of
+    /// them covers is to be read whole before it is translated.
+    #[inline]
+    pub fn depth(&self, meta: u64) -> Depth {
+        self.by_meta.get(&meta).map_or(Depth::Whole, |c| self.classifiers[*c as usize].depth())
+    }
+
     /// The hot part of a megaflow that a lookup or insertion returned.
     #[inline(always)]
     pub fn hot(&mut self, id: u32) -> &mut Hot {
@@ -323,6 +339,16 @@ impl Classifier {
             recent: NONE,
             rest: 0,
             failures: 0,
+            readers: [0; 3],
+        }
+    }
+
+    /// See [`Megaflows::depth`].
+    fn depth(&self) -> Depth {
+        match self.readers {
+            [n, 0, 0] if n > 0 => Depth::Nothing,
+            [_, n, 0] if n > 0 => Depth::Link,
+            _ => Depth::Whole,
         }
     }
 

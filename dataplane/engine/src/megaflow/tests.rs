@@ -122,6 +122,9 @@ proptest! {
                 }
             }
             prop_assert_eq!(mega.len(), naive.len());
+            // Outputs look at nothing themselves.
+            let depths = naive.iter().map(|(_, _, mask, _)| Depth::of_words(mask.nonzero_map()));
+            prop_assert_eq!(mega.depth(meta), depths.max().unwrap_or(Depth::Whole));
             // Packets that came another way match nothing.
             let other = packet(meta + 1, &packets[0]);
             mega.lookup(meta + 1, std::slice::from_ref(&other), &mut found[..1], &mut Default::default());

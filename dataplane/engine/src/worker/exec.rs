@@ -12,7 +12,7 @@ use std::sync::Arc;
 use afxdp::{FramePool, Packet};
 use conntrack::frag::{FragLimits, Fragments};
 use conntrack::{ConnRef, Input, Millis, Verdict};
-use flow::{Drop, FlowKey, Groups, Offsets, word};
+use flow::{Drop, FlowKey, Groups, Offsets, extract, word};
 use ofproto::program::{CtStep, DpAction, DpPort};
 use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
@@ -328,16 +328,25 @@ impl Transmit {
 
     /// Count a packet that ends here and give its frames back.
     pub fn drop_packet(&mut self, packet: Packet, why: Drop, at: &Where<'_>) {
-        self.note_drop(why, at, packet.len());
+        self.count_drop(why, at, packet.len(), Some(&packet));
         self.pool.free_packet(packet);
     }
 
+    /// Count what ends here and is no packet any more, or is only a copy that could not be made.
     pub fn note_drop(&mut self, why: Drop, at: &Where<'_>, len: usize) {
+        self.count_drop(why, at, len, None);
+    }
+
+    fn count_drop(&mut self, why: Drop, at: &Where<'_>, len: usize, packet: Option<&Packet>) {
         let now = self.now;
         let worker = self.worker();
         worker.count_drop(why, 1);
         if worker.samples.wanted(why, now) {
-            let (key, rule) = (at.key.clone(), at.rule);
+            let (mut key, rule) = (at.key.clone(), at.rule);
+            // Its headers may not have been read.
+            if let Some(packet) = packet.filter(|_| at.off.l3 == 0) {
+                extract(packet.data(), packet.len(), &mut key);
+            }
             worker.samples.keep(DropSample { at: now, why, key, len, rule });
         }
     }

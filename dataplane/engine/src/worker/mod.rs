@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use conntrack::Batch;
-use flow::{FlowKey, Offsets, extract, word};
+use flow::{Depth, FlowKey, Offsets, extract, extract_to, word};
 use ofproto::program::{DpAction, DpPort};
 use ofproto::snapshot::{LogNode, Snapshot};
 use ports::{Burst, RxStatus};
@@ -335,17 +335,13 @@ impl Worker {
         let n = self.burst.len();
         let meta = u64::from(port.0) << 32;
         self.tx.clock.enter(Stage::Extract);
-        for packet in self.burst.iter() {
-            prefetch(packet.data());
-        }
-        for ((packet, key), off) in
-            self.burst.iter().zip(self.keys.iter_mut()).zip(&mut self.offsets)
-        {
-            key.clear_metadata();
-            key.set_word(word::META, meta);
-            *off = extract(packet.data(), packet.len(), key);
-        }
+        let depth = self.flows.mega.depth(meta);
+        self.read(meta, depth);
         self.flows.mega.lookup(meta, &self.keys[..n], &mut self.found[..n], &mut self.tx.clock);
+        if depth != Depth::Whole && !all_hit(&self.found[..n]) {
+            self.tx.clock.enter(Stage::Extract);
+            self.read(meta, Depth::Whole);
+        }
         self.tx.clock.enter(Stage::Actions);
         let alone = self.receivers.is_alone(slot, self.tx.now);
         self.tx.order.begin();
@@ -362,6 +358,22 @@ impl Worker {
         drop(packets);
         if tx.order.is_busy() || !tx.strays.is_empty() || !tx.popped.is_empty() {
             self.finish((!alone).then_some(slot));
+        }
+    }
+
+    /// Read the headers of the packets of `self.burst`, as much of them as `depth` says. Layers are said to
+    /// begin nowhere where they are not read.
+    #[inline(always)]
+    fn read(&mut self, meta: u64, depth: Depth) {
+        let Worker { burst, keys, offsets, .. } = self;
+        if depth != Depth::Nothing {
+            burst.iter().for_each(|packet| prefetch(packet.data()));
+        }
+        // Three loops, in which there is nothing to ask.
+        match depth {
+            Depth::Nothing => read_each(Depth::Nothing, meta, burst, keys, offsets),
+            Depth::Link => read_each(Depth::Link, meta, burst, keys, offsets),
+            Depth::Whole => read_each(Depth::Whole, meta, burst, keys, offsets),
         }
     }
 
@@ -475,6 +487,28 @@ impl Worker {
             add(&c.busy_cycles, cycles);
         }
     }
+}
+
+/// Read as much of each packet's headers as `depth` says.
+#[inline(always)]
+fn read_each(
+    depth: Depth,
+    meta: u64,
+    burst: &Burst,
+    keys: &mut [FlowKey; BURST],
+    offsets: &mut [Offsets; BURST],
+) {
+    for (packet, (key, off)) in burst.iter().zip(keys.iter_mut().zip(offsets)) {
+        key.clear_metadata();
+        key.set_word(word::META, meta);
+        *off = extract_to(depth, packet.data(), packet.len(), key);
+    }
+}
+
+/// Whether every packet is of a megaflow that can be used.
+#[inline(always)]
+fn all_hit(found: &[Found]) -> bool {
+    found.iter().all(|f| matches!(f, Found::Hit(_)))
 }
 
 /// The key of a packet that is looked up again.

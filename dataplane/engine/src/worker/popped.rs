@@ -6,13 +6,13 @@
 //! wait for one of them does ([`super::order`]).
 
 use afxdp::Packet;
-use flow::{Drop, FlowKey, Offsets, extract, word};
+use flow::{Depth, Drop, FlowKey, Offsets, extract, extract_to, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
 use super::exec::{MAX_PASSES, Transmit, Where};
 use super::order::Order;
 use super::runs::{bring_on, forget_bad, missed};
-use super::{Worker, tunnel};
+use super::{Worker, all_hit, tunnel};
 use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
 use crate::stages::Stage;
@@ -98,23 +98,31 @@ impl Worker {
         add(&tx.worker().counters.recirculated, members.len() as u64);
         let n = members.len();
         let (mut slots, mut passes, mut bad) = ([0; BURST], [0; BURST], [None; BURST]);
-        for (i, m) in members.iter_mut().enumerate() {
-            let at = usize::from(m.slot);
-            // All at once: they go on in their order, so that whoever waits for one of them comes later.
-            tx.order.take_up(m.slot);
-            bad[i] = open(m, &mut keys[at], &mut offsets[at], tx).err();
-            (slots[i], passes[i]) = (m.slot, m.passes);
-        }
         let mut from = 0;
-        for group in members.chunk_by(|a, b| a.listener == b.listener) {
+        for group in members.chunk_by_mut(|a, b| a.listener == b.listener) {
             let these = from..from + group.len();
             from = these.end;
+            let meta = meta(group[0].listener);
+            let depth = flows.mega.depth(meta);
+            for (m, i) in group.iter_mut().zip(these.clone()) {
+                let at = usize::from(m.slot);
+                // All at once: they go on in their order, so that whoever waits for one of them comes later.
+                tx.order.take_up(m.slot);
+                bad[i] = open(m, &mut keys[at], &mut offsets[at], depth, tx).err();
+                (slots[i], passes[i]) = (m.slot, m.passes);
+            }
             let picked = Picked { keys, slots: &slots[these.clone()] };
-            flows.mega.lookup(meta(group[0].listener), picked, &mut found[these], &mut tx.clock);
+            flows.mega.lookup(meta, picked, &mut found[these.clone()], &mut tx.clock);
+            forget_bad(&mut found[these.clone()], &bad[these.clone()]);
+            if depth != Depth::Whole && !all_hit(&found[these.clone()]) {
+                for (m, _) in group.iter().zip(&bad[these]).filter(|(_, bad)| bad.is_none()) {
+                    let at = usize::from(m.slot);
+                    offsets[at] = extract(m.packet.data(), m.packet.len(), &mut keys[at]);
+                }
+            }
         }
         tx.clock.enter(Stage::Actions);
-        let found = &mut found[..n];
-        forget_bad(found, &bad);
+        let found = &found[..n];
         let place = |i: usize| {
             let at = usize::from(slots[i]);
             let (passes, slot) = (passes[i], Some(slots[i]));
@@ -142,12 +150,16 @@ fn open(
     m: &mut Member,
     key: &mut FlowKey,
     off: &mut Offsets,
+    depth: Depth,
     tx: &mut Transmit,
 ) -> Result<(), Drop> {
     let said = tx.decapsulate(m.listener, &mut m.packet, off, key)?;
     key.clear_metadata();
     key.set_word(word::META, meta(m.listener));
     key.set_words(word::TUN_ID, &said);
-    *off = extract(m.packet.data(), m.packet.len(), key);
+    // A mark of congestion goes into the inner header.
+    // A mark of congestion goes into the inner header.
+    let depth = if tunnel::is_marked(key) { Depth::Whole } else { depth };
+    *off = extract_to(depth, m.packet.data(), m.packet.len(), key);
     tunnel::take_mark(&mut m.packet, off, key)
 }

@@ -13,7 +13,7 @@ use ofproto::recirc::Frozen;
 
 use super::exec::{MAX_PASSES, Transmit, Where};
 use super::upcall::Flows;
-use crate::megaflow::{BURST, Found, Shape, edits};
+use crate::megaflow::{Found, Shape, edits};
 use crate::stages::Stage;
 
 /// The packets from `from` on that were found the same.
@@ -54,7 +54,7 @@ pub(super) fn bring_on<'a>(
 
 /// Packets that are to be dropped count as found nowhere.
 #[inline(always)]
-pub(super) fn forget_bad(found: &mut [Found], bad: &[Option<Drop>; BURST]) {
+pub(super) fn forget_bad(found: &mut [Found], bad: &[Option<Drop>]) {
     for (found, _) in found.iter_mut().zip(bad).filter(|(_, bad)| bad.is_some()) {
         *found = Found::Miss;
     }

@@ -213,17 +213,20 @@ impl Transmit {
     }
 }
 
+/// Whether the outer header of a packet that came out of a tunnel has a congestion mark.
+#[inline(always)]
+pub(super) fn is_marked(key: &FlowKey) -> bool {
+    key.get64(Field::TunTos) as u8 & ecn::MASK != 0
+}
+
 /// Give a packet that came out of a tunnel the congestion mark that the outer header asks for.
 #[inline(always)]
 pub(super) fn take_mark(packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
-    let outer = key.get64(Field::TunTos) as u8;
-    match outer & ecn::MASK {
-        0 => Ok(()),
-        _ => mark(outer, packet, off, key),
-    }
+    if is_marked(key) { mark(packet, off, key) } else { Ok(()) }
 }
 
-fn mark(outer: u8, packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
+fn mark(packet: &mut Packet, off: &Offsets, key: &mut FlowKey) -> Result<(), Drop> {
+    let outer = key.get64(Field::TunTos) as u8;
     let ty = key.get64(Field::EthType);
     if off.end == 0 || ty != 0x800 && ty != 0x86dd {
         return Ok(());

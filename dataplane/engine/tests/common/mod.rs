@@ -60,6 +60,13 @@ impl Rig {
         }
     }
 
+    /// Idle timeouts of all flows, in seconds.
+    pub fn idle_timeouts(&self) -> Vec<u16> {
+        let bridge = self.switch.bridge(self.bridge).unwrap();
+        let rules = bridge.tables.iter().flat_map(|(_, table)| table.iter());
+        rules.map(|rule| rule.idle_timeout()).collect()
+    }
+
     /// Let the worker go round a few times.
     pub fn rounds(&mut self) {
         for _ in 0..3 {

@@ -83,3 +83,58 @@ fn plain_frames_take_the_short_way() {
         assert!(short_way(&f[..f.len() - 1], f.len() - 1, key).is_none(), "{proto}");
     }
 }
+
+/// The words that come from the Ethernet header and its tags.
+const LINK: [usize; 3] = [word::ETH_DST, word::ETH_SRC, word::VLAN];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6000, ..ProptestConfig::default() })]
+    #[test]
+    fn the_ethernet_header_alone_says_the_same(
+        tag in any::<bool>(),
+        changes in prop::collection::vec((12usize..24, any::<u8>()), 0..3),
+        types in prop::collection::vec(
+            (prop::sample::select(&[12usize, 16, 20][..]),
+             prop::sample::select(&[0x8100u16, 0x88a8, 0x0800, 0x86dd, 0x0806, 0x05ff, 0x0040][..])),
+            0..3),
+        cut in prop_oneof![Just(usize::MAX), 0usize..40],
+        before in prop::collection::vec(word::ETH_DST..word::MARK, 0..6),
+    ) {
+        let mut f = frame(tag, ip_proto::UDP, 10);
+        for (at, value) in changes {
+            f[at] = value;
+        }
+        for (at, ty) in types {
+            f[at..at + 2].copy_from_slice(&ty.to_be_bytes());
+        }
+        f.truncate(cut);
+        let (mut link, mut whole) = (FlowKey::ZERO, FlowKey::ZERO);
+        // What the last packet in this place left.
+        before.iter().for_each(|w| link.set_word(*w, 0x5a5a));
+        link.set_word(word::META, 7 << 32);
+        let off = extract_to(Depth::Link, &f, f.len(), &mut link);
+        prop_assert_eq!(off, Offsets::default());
+        extract(&f, f.len(), &mut whole);
+        for w in LINK {
+            prop_assert_eq!(link.word(w), whole.word(w));
+        }
+        prop_assert_eq!(link.word(word::META), 7 << 32);
+        // Nothing of another packet is left.
+        for w in (word::ETH_DST..word::MARK).filter(|w| !LINK.contains(w)) {
+            prop_assert!(link.word(w) == 0 || link.word(w) == whole.word(w));
+        }
+    }
+}
+
+#[test]
+fn what_words_need_of_a_packet() {
+    let of = |words: &[usize]| Depth::of_words(words.iter().map(|w| 1 << w).sum());
+    assert_eq!(of(&[]), Depth::Nothing);
+    assert_eq!(of(&[word::META, word::CT, word::TUN_ID, word::MARK, word::CONJ]), Depth::Nothing);
+    assert_eq!(of(&[word::ETH_DST, word::CT_NW]), Depth::Link);
+    assert_eq!(of(&[word::ETH_SRC, word::VLAN]), Depth::Link);
+    let deeper = (0..word::MARK).filter(|w| *w != word::META && !LINK.contains(w));
+    for w in deeper {
+        assert_eq!(of(&[word::ETH_DST, w]), Depth::Whole, "word {w}");
+    }
+}
