@@ -172,18 +172,7 @@ fn text(flow: &FlowMod) -> String {
         false => flow.actions.iter().map(plain).collect(),
     };
     let mut out = String::new();
-    let shown = ShownFlow {
-        table: flow.table.unwrap_or(0),
-        priority: flow.priority,
-        cookie: 0,
-        idle_timeout: 0,
-        hard_timeout: 0,
-        importance: 0,
-        flags: Default::default(),
-        matches: &flow.matches,
-        actions: &actions,
-        times: None,
-    };
+    let shown = ShownFlow { cookie: 0, actions: &actions, ..ShownFlow::from(flow) };
     show_flow(&mut out, &shown, &NoNames);
     out
 }

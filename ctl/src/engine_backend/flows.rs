@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use ofproto::action::OfPort;
 use ofproto::flow_table::{FlowModError, Outcome, sort_rules};
-use ofproto::flowmod::{Command as Do, FlowFilter, FlowFlags, FlowMod};
+use ofproto::flowmod::{Command as Do, FlowFilter, FlowMod};
 use ofproto::mf::Mf;
 use ofproto::rule::Rule;
 use ofproto::text::{
@@ -289,18 +289,7 @@ fn sort_by(rules: &mut [Arc<Rule>], keys: &[SortKey]) {
 
 /// What `flow` is as text.
 pub(super) fn flow_text(rule: &Rule, times: Option<FlowTimes>, ports: &dyn PortNames) -> String {
-    let shown = ShownFlow {
-        table: rule.table,
-        priority: rule.priority,
-        cookie: rule.cookie,
-        idle_timeout: rule.idle_timeout(),
-        hard_timeout: rule.hard_timeout(),
-        importance: rule.importance,
-        flags: FlowFlags(rule.flags),
-        matches: &rule.matches,
-        actions: &rule.actions,
-        times,
-    };
+    let shown = ShownFlow { times, ..ShownFlow::from(rule) };
     let mut text = String::with_capacity(160);
     show_flow(&mut text, &shown, ports);
     text
@@ -360,19 +349,7 @@ fn diff(bridge: &str, mut rules: Vec<Arc<Rule>>, mods: Vec<FlowMod>) -> report::
 }
 
 fn mod_text(m: &FlowMod) -> String {
-    let shown = ShownFlow {
-        table: m.table.unwrap_or(0),
-        priority: m.priority,
-        cookie: m.new_cookie.unwrap_or(0),
-        idle_timeout: m.idle_timeout,
-        hard_timeout: m.hard_timeout,
-        importance: m.importance,
-        flags: m.flags,
-        matches: &m.matches,
-        actions: &m.actions,
-        times: None,
-    };
     let mut text = String::new();
-    show_flow(&mut text, &shown, &NoNames);
+    show_flow(&mut text, &m.into(), &NoNames);
     text
 }

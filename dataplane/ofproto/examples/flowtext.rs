@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ofproto::action::Action;
 use ofproto::flowmod::{Command, FlowMod};
-use ofproto::text::{NoNames, ShownFlow, parse_flows, show_flow};
+use ofproto::text::{NoNames, parse_flows, show_flow};
 
 /// Flows as a node with security groups has them.
 fn lines(n: usize) -> String {
@@ -55,19 +55,7 @@ fn main() {
     let start = Instant::now();
     let mut out = String::new();
     for f in &flows {
-        let flow = ShownFlow {
-            table: f.table.unwrap_or(0),
-            priority: f.priority,
-            cookie: 0,
-            idle_timeout: f.idle_timeout,
-            hard_timeout: f.hard_timeout,
-            importance: f.importance,
-            flags: f.flags,
-            matches: &f.matches,
-            actions: &f.actions,
-            times: None,
-        };
-        show_flow(&mut out, &flow, &NoNames);
+        show_flow(&mut out, &f.into(), &NoNames);
         out.push('\n');
     }
     let written = start.elapsed();

@@ -7,18 +7,7 @@ use ofproto::text::{FlowTimes, NoNames, ShownFlow, parse_flow, parse_flows, show
 
 fn show(f: &FlowMod, times: Option<FlowTimes>) -> String {
     let mut out = String::new();
-    let flow = ShownFlow {
-        table: f.table.unwrap_or(0),
-        priority: f.priority,
-        cookie: f.new_cookie.unwrap_or(0),
-        idle_timeout: f.idle_timeout,
-        hard_timeout: f.hard_timeout,
-        importance: f.importance,
-        flags: f.flags,
-        matches: &f.matches,
-        actions: &f.actions,
-        times,
-    };
+    let flow = ShownFlow { times, ..ShownFlow::from(f) };
     show_flow(&mut out, &flow, &NoNames);
     out
 }

@@ -13,7 +13,7 @@ use ofproto::program::DpPort;
 use ofproto::rule::Rule;
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind};
 use ofproto::switch::Switch;
-use ofproto::text::{FlowTimes, NoNames, ShownFlow, show_flow};
+use ofproto::text::{NoNames, ShownFlow, show_flow};
 use ofproto::vlan::{VlanConfig, VlanMode};
 use ports::memory::{MemoryPort, MemoryQueue};
 use ports::{Queue, QueueCounters};
@@ -177,18 +177,7 @@ impl Rig {
         ofproto::flow_table::sort_rules(&mut rules);
         let mut text = String::new();
         for r in &rules {
-            let shown = ShownFlow {
-                table: r.table,
-                priority: r.priority,
-                cookie: 0,
-                idle_timeout: 0,
-                hard_timeout: 0,
-                importance: 0,
-                flags: Default::default(),
-                matches: &r.matches,
-                actions: &r.actions,
-                times: None::<FlowTimes>,
-            };
+            let shown = ShownFlow { cookie: 0, ..ShownFlow::from(&**r) };
             show_flow(&mut text, &shown, &NoNames);
             text.push('\n');
         }

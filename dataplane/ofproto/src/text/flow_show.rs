@@ -11,7 +11,8 @@ use super::action_show::show_actions;
 use super::match_show::show_match;
 use super::names::PortNames;
 use crate::action::Action;
-use crate::flowmod::{DEFAULT_PRIORITY, FlowFlags};
+use crate::flowmod::{DEFAULT_PRIORITY, FlowFlags, FlowMod};
+use crate::rule::Rule;
 
 /// What happened to a flow so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -51,6 +52,42 @@ pub struct ShownFlow<'a> {
     pub actions: &'a [Action],
     /// Its statistics; `None` leaves them, a cookie of 0 and table 0 out.
     pub times: Option<FlowTimes>,
+}
+
+impl<'a> From<&'a FlowMod> for ShownFlow<'a> {
+    /// The flow as it would be added, without statistics.
+    fn from(m: &'a FlowMod) -> ShownFlow<'a> {
+        ShownFlow {
+            table: m.table.unwrap_or(0),
+            priority: m.priority,
+            cookie: m.new_cookie.unwrap_or(0),
+            idle_timeout: m.idle_timeout,
+            hard_timeout: m.hard_timeout,
+            importance: m.importance,
+            flags: m.flags,
+            matches: &m.matches,
+            actions: &m.actions,
+            times: None,
+        }
+    }
+}
+
+impl<'a> From<&'a Rule> for ShownFlow<'a> {
+    /// The rule as it is, without statistics.
+    fn from(rule: &'a Rule) -> ShownFlow<'a> {
+        ShownFlow {
+            table: rule.table,
+            priority: rule.priority,
+            cookie: rule.cookie,
+            idle_timeout: rule.idle_timeout(),
+            hard_timeout: rule.hard_timeout(),
+            importance: rule.importance,
+            flags: FlowFlags(rule.flags),
+            matches: &rule.matches,
+            actions: &rule.actions,
+            times: None,
+        }
+    }
 }
 
 /// Write a flow, without a line break.

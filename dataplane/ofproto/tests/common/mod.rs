@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use ofproto::flowmod::FlowMod;
-use ofproto::text::{NoNames, ShownFlow, show_actions, show_flow, show_match};
+use ofproto::text::{NoNames, show_actions, show_flow, show_match};
 
 /// A small generator of numbers that repeats for a seed.
 pub struct Rng(pub u64);
@@ -474,19 +474,7 @@ pub fn flow_text(r: &mut Rng) -> String {
 /// A flow as it is written, without statistics.
 pub fn shown(f: &FlowMod) -> String {
     let mut out = String::new();
-    let flow = ShownFlow {
-        table: f.table.unwrap_or(0),
-        priority: f.priority,
-        cookie: f.new_cookie.unwrap_or(0),
-        idle_timeout: f.idle_timeout,
-        hard_timeout: f.hard_timeout,
-        importance: f.importance,
-        flags: f.flags,
-        matches: &f.matches,
-        actions: &f.actions,
-        times: None,
-    };
-    show_flow(&mut out, &flow, &NoNames);
+    show_flow(&mut out, &f.into(), &NoNames);
     out
 }
 

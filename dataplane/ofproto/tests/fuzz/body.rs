@@ -12,8 +12,8 @@ use ofproto::program::{DpAction, DpPort};
 use ofproto::snapshot::{BridgeId, BridgeSettings, Port, PortKind, Snapshot};
 use ofproto::switch::Switch;
 use ofproto::text::{
-    NoNames, ShownFlow, TextError, parse_actions, parse_filter, parse_flow, parse_flows,
-    parse_group, parse_packet, show_flow, show_group, show_packet,
+    NoNames, TextError, parse_actions, parse_filter, parse_flow, parse_flows, parse_group,
+    parse_packet, show_flow, show_group, show_packet,
 };
 use ofproto::xlate::{MAX_STEPS, Translation, resume, translate};
 
@@ -56,19 +56,7 @@ pub fn text(data: &[u8]) {
 
 fn same_flow(flow: &FlowMod, command: Command) {
     let mut shown = String::new();
-    let of = ShownFlow {
-        table: flow.table.unwrap_or(0),
-        priority: flow.priority,
-        cookie: flow.new_cookie.unwrap_or(0),
-        idle_timeout: flow.idle_timeout,
-        hard_timeout: flow.hard_timeout,
-        importance: flow.importance,
-        flags: flow.flags,
-        matches: &flow.matches,
-        actions: &flow.actions,
-        times: None,
-    };
-    show_flow(&mut shown, &of, &NoNames);
+    show_flow(&mut shown, &flow.into(), &NoNames);
     if command != Command::Add {
         return;
     }
