@@ -107,9 +107,10 @@ fn flags_are_seen_where_something_follows_from_them() {
     assert_eq!(pushed(&mut rig, ACK | FIN), [5]);
 }
 
-/// A sample of a dropped packet says what its headers were, also if nobody has looked at them.
+/// Samples of dropped packets say what their headers were, also if nobody has looked at them.
 #[test]
 fn samples_of_drops_have_all_headers() {
+    let last = |rig: &Rig| rig.shared.workers[0].samples.list().pop().unwrap();
     let mut rig = Rig::new("priority=1,in_port=1,actions=output:2");
     let frames = to_ports(0..3);
     assert_eq!(burst(&mut rig, &frames), frames);
@@ -120,9 +121,15 @@ fn samples_of_drops_have_all_headers() {
     rig.rounds();
     assert_eq!(queues.recv().unwrap().len(), 1);
     assert_eq!(burst(&mut rig, &to_ports(40..41)), Vec::<Vec<u8>>::new());
-    let samples = rig.shared.workers[0].samples.list();
-    let sample = samples.last().unwrap();
-    assert_eq!(sample.why, flow::Drop::PortGone);
-    assert_eq!(sample.key.get64(flow::Field::TpDst), 40);
-    assert_eq!(sample.key.get64(flow::Field::NwSrc), 0x0a00_0001);
+    assert_eq!(last(&rig).why, flow::Drop::PortGone);
+    assert_eq!(last(&rig).key.get64(flow::Field::TpDst), 40);
+    assert_eq!(last(&rig).key.get64(flow::Field::NwSrc), 0x0a00_0001);
+    rig.add("priority=2,in_port=1,actions=drop");
+    // The first packet is read because it is translated; samples of a reason are some time apart.
+    for (dport, now) in [(50, 1_000_000), (51, 2_000_000)] {
+        rig.ports[0].inject(&udp(HOSTS[0], HOSTS[1], 5000, dport)[..]).unwrap();
+        rig.worker.round_at(now);
+        assert_eq!(last(&rig).key.get64(flow::Field::TpDst), u64::from(dport));
+    }
+    assert_ne!(last(&rig).why, flow::Drop::PortGone);
 }

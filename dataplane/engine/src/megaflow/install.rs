@@ -244,6 +244,8 @@ fn read_by(shape: Shape, program: &[DpAction]) -> Depth {
         (Shape::Output | Shape::Edits, Some((steps, _))) => {
             steps.iter().map(step).max().unwrap_or_default()
         }
+        // A sample of what is dropped is read when it is taken.
+        (Shape::Drop, _) => Depth::Nothing,
         _ => Depth::Whole,
     }
 }
