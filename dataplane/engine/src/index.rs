@@ -5,7 +5,8 @@
 //! the slot. [`Index`] finds every slot that was inserted, and grows; [`HashCache`] has a fixed
 //! size and forgets.
 
-use flow::cpu::prefetch;
+use flow::cpu::{equal, prefetch};
+use flow::sparse::bits;
 
 /// Entries of a [`HashCache`] bucket.
 const WAYS: usize = 8;
@@ -14,22 +15,42 @@ const SLOTS: usize = 7;
 /// Stands for "no slot".
 pub const NONE: u32 = u32::MAX;
 
+/// Never 0, which stands where there is no entry.
 #[inline(always)]
 fn signature(hash: u64) -> u32 {
-    (hash >> 32) as u32
+    (hash >> 32) as u32 | 1
 }
 
+/// Signatures and slots of up to seven entries.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Bucket {
-    signatures: [u32; SLOTS],
-    /// Entries that wanted this bucket, or passed it, and sit in a later one.
-    overflow: u32,
-    slots: [u32; SLOTS],
-    _pad: u32,
+    /// Those of the entries; in the eighth place how many entries wanted this bucket, or passed it, and
+    /// sit in a later one.
+    signatures: [u32; SLOTS + 1],
+    /// The eighth is always [`NONE`].
+    slots: [u32; SLOTS + 1],
 }
 
-const EMPTY: Bucket = Bucket { signatures: [0; SLOTS], overflow: 0, slots: [NONE; SLOTS], _pad: 0 };
+const EMPTY: Bucket = Bucket { signatures: [0; SLOTS + 1], slots: [NONE; SLOTS + 1] };
+
+impl Bucket {
+    /// Which entries have that signature, as bits.
+    #[inline(always)]
+    fn entries(&self, signature: u32) -> u32 {
+        equal(&self.signatures, signature) & ((1 << SLOTS) - 1)
+    }
+
+    #[inline(always)]
+    fn overflow(&mut self) -> &mut u32 {
+        &mut self.signatures[SLOTS]
+    }
+
+    #[inline(always)]
+    fn is_passed(&self) -> bool {
+        self.signatures[SLOTS] != 0
+    }
+}
 
 /// A growing multimap from hash to slot.
 pub struct Index {
@@ -65,19 +86,26 @@ impl Index {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
+    /// The first candidate slot in the hash's own bucket, or [`NONE`]: most entries are found so.
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> u32 {
+        let b = &self.buckets[self.home(hash)];
+        let first = (b.entries(signature(hash)) | 1 << SLOTS).trailing_zeros();
+        b.slots[first as usize % (SLOTS + 1)]
+    }
+
     /// The first candidate slot that `accept` takes.
     #[inline(always)]
     pub fn find(&self, hash: u64, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
-        let sig = signature(hash);
         let mut at = self.home(hash);
         loop {
             let b = &self.buckets[at];
-            for i in 0..SLOTS {
-                if b.signatures[i] == sig && b.slots[i] != NONE && accept(b.slots[i]) {
+            for i in bits(b.entries(signature(hash)).into()) {
+                if accept(b.slots[i]) {
                     return Some(b.slots[i]);
                 }
             }
-            if b.overflow == 0 {
+            if !b.is_passed() {
                 return None;
             }
             at = (at + 1) & (self.buckets.len() - 1);
@@ -99,12 +127,12 @@ impl Index {
         let mut at = self.home(hash);
         loop {
             let b = &mut self.buckets[at];
-            if let Some(i) = b.slots.iter().position(|s| *s == NONE) {
+            if let Some(i) = b.slots[..SLOTS].iter().position(|s| *s == NONE) {
                 b.signatures[i] = signature(hash);
                 b.slots[i] = slot;
                 return;
             }
-            b.overflow += 1;
+            *b.overflow() += 1;
             at = (at + 1) & mask;
         }
     }
@@ -116,19 +144,19 @@ impl Index {
         let mut at = home;
         loop {
             let b = &mut self.buckets[at];
-            if let Some(i) = b.slots.iter().position(|s| *s == slot) {
+            if let Some(i) = b.slots[..SLOTS].iter().position(|s| *s == slot) {
                 b.slots[i] = NONE;
                 b.signatures[i] = 0;
                 break;
             }
-            if b.overflow == 0 {
+            if !b.is_passed() {
                 return false;
             }
             at = (at + 1) & mask;
         }
         let mut passed = home;
         while passed != at {
-            self.buckets[passed].overflow -= 1;
+            *self.buckets[passed].overflow() -= 1;
             passed = (passed + 1) & mask;
         }
         self.len -= 1;
@@ -188,14 +216,12 @@ impl HashCache {
     /// The candidate slot for a hash.
     #[inline(always)]
     pub fn get(&self, hash: u64) -> Option<u32> {
-        let sig = signature(hash);
         let b = &self.buckets[self.home(hash)];
-        for i in 0..WAYS {
-            if b.signatures[i] == sig && b.slots[i] != NONE {
-                return Some(b.slots[i]);
-            }
+        let found = equal(&b.signatures, signature(hash));
+        if found == 0 {
+            return None;
         }
-        None
+        Some(b.slots[found.trailing_zeros() as usize % WAYS])
     }
 
     /// Remember a slot for a hash, in place of an entry with the same signature or an old one.
@@ -204,8 +230,8 @@ impl HashCache {
         let sig = signature(hash);
         let home = self.home(hash);
         let b = &mut self.buckets[home];
-        let way = (0..WAYS)
-            .find(|i| b.signatures[*i] == sig)
+        let way = bits(equal(&b.signatures, sig).into())
+            .next()
             .or_else(|| b.slots.iter().position(|s| *s == NONE))
             .unwrap_or_else(|| {
                 self.victim = self.victim.wrapping_add(1);
@@ -217,9 +243,7 @@ impl HashCache {
 
     /// Forget everything.
     pub fn clear(&mut self) {
-        for b in &mut self.buckets {
-            b.slots = [NONE; WAYS];
-        }
+        self.buckets.fill(CacheBucket { signatures: [0; WAYS], slots: [NONE; WAYS] });
     }
 }
 

@@ -259,22 +259,20 @@ impl<T> Megaflows<T> {
                 sub.index.prefetch(hashes[i]);
             }
         }
-        if large {
-            for i in bits(left) {
-                if let Some(slot) = sub.index.find(hashes[i], |_| true) {
-                    prefetch(&self.hot[slot as usize].values);
-                    prefetch(&self.hot[slot as usize].packets);
-                }
+        for i in bits(left) {
+            ids[i] = sub.index.guess(hashes[i]);
+            if large && let Some(hot) = self.hot.get(ids[i] as usize) {
+                prefetch(&hot.values);
+                prefetch(&hot.packets);
             }
         }
         let mut found = 0;
         for i in bits(left) {
-            if let Some(id) =
-                sub.index.find(hashes[i], |id| self.values_match(id, sub, keys.key(i)))
-            {
-                ids[i] = id;
-                found |= 1 << i;
+            let matches = |id| self.values_match(id, sub, keys.key(i));
+            if ids[i] == NONE || !matches(ids[i]) {
+                ids[i] = sub.index.find(hashes[i], matches).unwrap_or(NONE);
             }
+            found |= u32::from(ids[i] != NONE) << i;
         }
         found
     }

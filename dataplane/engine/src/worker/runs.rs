@@ -1,13 +1,14 @@
 //! What becomes of packets that were looked up together?
 //!
 //! They are brought on run by run ([`bring_on`]): packets that follow each other and are of one megaflow are
-//! counted, sent, changed or put aside all at once. A packet that no megaflow covers is translated first
+//! counted, sent, changed or put aside all at once. Packets of different megaflows that all leave by one port,
+//! as they are, are sent together too ([`output_each`]). A packet that no megaflow covers is translated first
 //! ([`missed`]).
 //!
 //! Invariant: packets of one flow leave in the order in which they came ([`super::order`]).
 
 use afxdp::Packet;
-use flow::{Drop, word};
+use flow::{Drop, FlowKey, word};
 use ofproto::program::{DpAction, DpPort, Program};
 use ofproto::recirc::Frozen;
 
@@ -34,9 +35,17 @@ pub(super) fn bring_on<'a>(
     place: impl Fn(usize) -> Where<'a>,
     mut missed: impl FnMut(&mut Flows, &mut Transmit, usize, Packet, &mut Where<'_>),
 ) {
+    /// So many packets of one megaflow are worth being counted at once.
+    const RUN: usize = 4;
     let mut i = 0;
     while i < found.len() {
         let run = run_of(found, i);
+        if run.len() < RUN {
+            i += output_each(flows, tx, &found[i..], packets, |at| place(i + at).key);
+            if i > run.start {
+                continue;
+            }
+        }
         i = run.end;
         match found[run.start] {
             Found::Hit(id) => {
@@ -50,6 +59,44 @@ pub(super) fn bring_on<'a>(
             }
         }
     }
+}
+
+/// Send packets that come one behind another, as many as leave by one port as they are, whatever their
+/// megaflows. How many that were: none if they have to be asked for, or the port is another worker's.
+#[inline(always)]
+fn output_each<'a>(
+    flows: &mut Flows,
+    tx: &mut Transmit,
+    found: &[Found],
+    packets: &mut impl Iterator<Item = Packet>,
+    key: impl Fn(usize) -> &'a FlowKey,
+) -> usize {
+    let Some(Found::Hit(first)) = found.first() else { return 0 };
+    let port = flows.mega.hot(*first).output;
+    // While others are put off, each has to be asked whether it waits for one of them.
+    if port == DpPort(0) || tx.order.is_busy() {
+        return 0;
+    }
+    let Some(slot) = tx.slot_of(port) else { return 0 };
+    tx.mark_dirty(slot);
+    let mut sent = 0;
+    while let Some(Found::Hit(id)) = found.get(sent) {
+        let hot = flows.mega.hot(*id);
+        if hot.output != port {
+            break;
+        }
+        let Some(packet) = packets.next() else { break };
+        hot.count(1, packet.len() as u64, tcp_flags(key(sent)), tx.now);
+        tx.slots[slot].staged.push(packet);
+        tx.send_if_full(slot);
+        sent += 1;
+    }
+    sent
+}
+
+#[inline(always)]
+fn tcp_flags(key: &FlowKey) -> u16 {
+    (key.word(word::L4) >> 16) as u16
 }
 
 /// Packets that are to be dropped count as found nowhere.
@@ -78,7 +125,7 @@ fn hit_run<'a>(
         return hit(flows, tx, id, packet, &mut place(run.start));
     }
     let keys = run.clone().map(|i| place(i).key);
-    let flags = keys.clone().fold(0, |flags, key| flags | (key.word(word::L4) >> 16) as u16);
+    let flags = keys.clone().fold(0, |flags, key| flags | tcp_flags(key));
     let hot = flows.mega.hot(id);
     let mut bytes = 0;
     // While others are put off, each has to be asked whether it waits for one of them.
@@ -134,7 +181,7 @@ pub(super) fn hit(
     at: &mut Where<'_>,
 ) {
     let hot = flows.mega.hot(id);
-    hot.count(1, packet.len() as u64, (at.key.word(word::L4) >> 16) as u16, tx.now);
+    hot.count(1, packet.len() as u64, tcp_flags(at.key), tx.now);
     if hot.output != DpPort(0) && !(tx.order.is_busy() && tx.is_behind(at)) {
         return tx.output(hot.output, packet, at);
     }
