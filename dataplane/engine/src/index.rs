@@ -14,6 +14,8 @@ const WAYS: usize = 8;
 const SLOTS: usize = 7;
 /// Stands for "no slot".
 pub const NONE: u32 = u32::MAX;
+/// Stands for "no slot here, but perhaps in a later bucket".
+const LATER: u32 = u32::MAX - 1;
 
 /// Never 0, which stands where there is no entry.
 #[inline(always)]
@@ -28,7 +30,7 @@ struct Bucket {
     /// Those of the entries; in the eighth place how many entries wanted this bucket, or passed it, and
     /// sit in a later one.
     signatures: [u32; SLOTS + 1],
-    /// The eighth is always [`NONE`].
+    /// The eighth is [`NONE`], or [`LATER`] while there are such entries.
     slots: [u32; SLOTS + 1],
 }
 
@@ -41,14 +43,16 @@ impl Bucket {
         equal(&self.signatures, signature) & ((1 << SLOTS) - 1)
     }
 
-    #[inline(always)]
-    fn overflow(&mut self) -> &mut u32 {
-        &mut self.signatures[SLOTS]
+    /// One more entry sits in a later one, or one less.
+    fn pass(&mut self, more: bool) {
+        let passed = &mut self.signatures[SLOTS];
+        *passed = if more { *passed + 1 } else { *passed - 1 };
+        self.slots[SLOTS] = if *passed == 0 { NONE } else { LATER };
     }
 
     #[inline(always)]
     fn is_passed(&self) -> bool {
-        self.signatures[SLOTS] != 0
+        self.slots[SLOTS] != NONE
     }
 }
 
@@ -86,7 +90,8 @@ impl Index {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// The first candidate slot in the hash's own bucket, or [`NONE`]: most entries are found so.
+    /// The first candidate slot in the hash's own bucket, as most entries are found; [`NONE`] if there is no
+    /// candidate at all, and no slot's number if there may be one elsewhere.
     #[inline(always)]
     pub fn guess(&self, hash: u64) -> u32 {
         let b = &self.buckets[self.home(hash)];
@@ -132,7 +137,7 @@ impl Index {
                 b.slots[i] = slot;
                 return;
             }
-            *b.overflow() += 1;
+            b.pass(true);
             at = (at + 1) & mask;
         }
     }
@@ -156,7 +161,7 @@ impl Index {
         }
         let mut passed = home;
         while passed != at {
-            *self.buckets[passed].overflow() -= 1;
+            self.buckets[passed].pass(false);
             passed = (passed + 1) & mask;
         }
         self.len -= 1;
@@ -167,14 +172,15 @@ impl Index {
     fn grow(&mut self, rehash: impl Fn(u32) -> u64) {
         let bigger = vec![EMPTY; self.buckets.len() * 2];
         let old = std::mem::replace(&mut self.buckets, bigger);
-        for slot in old.iter().flat_map(|b| b.slots).filter(|s| *s != NONE) {
+        for slot in old.iter().flat_map(|b| b.slots.into_iter().take(SLOTS)).filter(|s| *s != NONE)
+        {
             self.place(rehash(slot), slot);
         }
     }
 
     /// All slots, in no order.
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.buckets.iter().flat_map(|b| b.slots).filter(|s| *s != NONE)
+        self.buckets.iter().flat_map(|b| b.slots.into_iter().take(SLOTS)).filter(|s| *s != NONE)
     }
 }
 
@@ -282,14 +288,15 @@ mod tests {
     #[test]
     fn cache_forgets_only_when_full() {
         let mut c = HashCache::new(1);
-        for i in 0..8u32 {
-            c.insert(u64::from(i + 1) << 32, i);
+        let hash = |i: u32| u64::from(i) << 33;
+        for i in 0..8 {
+            c.insert(hash(i), i);
         }
-        for i in 0..8u32 {
-            assert_eq!(c.get(u64::from(i + 1) << 32), Some(i));
+        for i in 0..8 {
+            assert_eq!(c.get(hash(i)), Some(i));
         }
-        c.insert(99 << 32, 99);
-        assert_eq!(c.get(99 << 32), Some(99));
-        assert_eq!((0..8u64).filter(|i| c.get((i + 1) << 32).is_some()).count(), 7);
+        c.insert(hash(99), 99);
+        assert_eq!(c.get(hash(99)), Some(99));
+        assert_eq!((0..8).filter(|i| c.get(hash(*i)).is_some()).count(), 7);
     }
 }

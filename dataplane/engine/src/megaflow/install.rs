@@ -3,7 +3,9 @@
 use flow::{DP_WORDS, Depth, FlowKey, MaskWords, sparse, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
-use super::{Classifier, Cold, Hot, INLINE, MAX_SUBTABLES, Megaflows, Shape, Subtable, edits};
+use super::{
+    Classifier, Cold, Hot, INLINE, Layout, MAX_SUBTABLES, Megaflows, Shape, Subtable, edits,
+};
 use crate::index::{Index, NONE};
 
 impl<T> Megaflows<T> {
@@ -23,12 +25,11 @@ impl<T> Megaflows<T> {
         let c = self.classifier_for(meta);
         let s = self.subtable_for(c, mask);
         let sub = &self.subtables[s];
-        let hash = sub.hash(key);
+        let packed = sub.layout.pack(key);
+        let hash = sub.hash(&packed);
         let mut values = [0; INLINE];
-        for ((i, m), v) in sub.words.iter().zip(&mut values) {
-            *v = key.word(*i) & m;
-        }
-        let rest = sub.words.iter().skip(INLINE).map(|(i, m)| key.word(*i) & m).collect();
+        values.copy_from_slice(&packed[..INLINE]);
+        let rest = packed[INLINE..sub.layout.len().max(INLINE)].into();
         let (output, shape) = (single_output(&program), shape(&program));
         let depth = sub.depth.max(read_by(shape, &program));
         self.classifiers[c].readers[depth as usize] += 1;
@@ -112,11 +113,11 @@ impl<T> Megaflows<T> {
         if let Some(s) = order.iter().find(|s| self.subtables[usize::from(**s)].mask == mask) {
             return usize::from(*s);
         }
-        let words = mask.iter().collect();
-        let depth = Depth::of_words(mask.map());
+        let (layout, depth) = (Layout::new(&mask), Depth::of_words(mask.map()));
         let (seeds, index) = (self.seeds, Index::default());
         let (owner, only) = (c as u32, NONE);
-        let fresh = Subtable { owner, words, mask, depth, seeds, index, only, hits: 0, live: true };
+        let fresh =
+            Subtable { owner, mask, depth, layout, seeds, index, only, hits: 0, live: true };
         let s = match self.subtables.iter().position(|s| !s.live) {
             Some(s) => {
                 self.subtables[s] = fresh;
@@ -223,13 +224,14 @@ fn shape(program: &[DpAction]) -> Shape {
         [DpAction::Drop(_)] => Shape::Drop,
         [DpAction::Ct(_), DpAction::Recirculate(_)] => Shape::Track,
         [DpAction::TunnelPop(_)] => Shape::Pop,
-        _ if edits(program)
-            .is_some_and(|(steps, _)| steps[..steps.len() - 1].iter().all(is_edit)) =>
-        {
-            Shape::Edits
-        }
+        _ if only_edits(program) => Shape::Edits,
         _ => Shape::Steps,
     }
+}
+
+/// Whether a program changes the packet, sends it, and does nothing else.
+fn only_edits(program: &[DpAction]) -> bool {
+    edits(program).is_some_and(|(steps, _)| steps[..steps.len() - 1].iter().all(is_edit))
 }
 
 /// How much of a packet has to be read for its program to be run.

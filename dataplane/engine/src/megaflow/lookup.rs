@@ -2,10 +2,10 @@
 
 use flow::{FlowKey, sparse};
 
-use super::{BURST, Found, INLINE, Megaflows, Subtable};
+use super::packed::Columns;
+use super::{BURST, Found, Hot, INLINE, Megaflows, Subtable};
 use crate::index::NONE;
 use crate::stages::{Stage, StageClock};
-use flow::cpu::prefetch;
 
 /// The keys of packets that are looked up together.
 pub trait Keys: Copy {
@@ -46,6 +46,80 @@ impl Keys for Picked<'_> {
     }
 }
 
+/// The packets that are still looked for.
+pub(super) struct Asked<'a> {
+    pub keys: [&'a FlowKey; BURST],
+    /// Which packet of the lookup each is.
+    at: [u8; BURST],
+    pub len: usize,
+}
+
+impl<'a> Asked<'a> {
+    /// All of a lookup, which has one at least.
+    #[inline(always)]
+    fn all<K: Keys>(keys: &'a K) -> Asked<'a> {
+        const IN_ORDER: [u8; BURST] = {
+            let mut at = [0; BURST];
+            let mut i = 0;
+            while i < BURST {
+                at[i] = i as u8;
+                i += 1;
+            }
+            at
+        };
+        let len = keys.count().min(BURST);
+        let mut asked = Asked { keys: [keys.key(0); BURST], at: IN_ORDER, len };
+        for (i, to) in asked.keys[..len].iter_mut().enumerate() {
+            *to = keys.key(i);
+        }
+        asked
+    }
+
+    #[inline(always)]
+    pub fn keys(&self) -> &[&'a FlowKey] {
+        &self.keys[..self.len]
+    }
+
+    /// Which packet of the lookup it is.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> usize {
+        usize::from(self.at[i]) % BURST
+    }
+
+    /// All of them, as bits.
+    #[inline(always)]
+    fn map(&self) -> u32 {
+        (1u64 << self.len).wrapping_sub(1) as u32
+    }
+
+    /// Those with these bits are found.
+    #[inline(always)]
+    fn forget(&mut self, found: u32) {
+        let left = self.map() & !found;
+        self.len = 0;
+        for i in bits(left) {
+            (self.keys[self.len], self.at[self.len]) = (self.keys[i], self.at[i]);
+            self.len += 1;
+        }
+    }
+}
+
+/// Room for what is worked out of the packets that are looked up.
+pub(super) struct Scratch {
+    pub columns: Columns,
+    pub hashes: [u64; BURST],
+    pub ids: [u32; BURST],
+    /// By packet of the lookup: the hash of its whole key.
+    whole: [u64; BURST],
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let hashes = [0; BURST];
+        Scratch { columns: [hashes; INLINE], hashes, ids: [NONE; BURST], whole: hashes }
+    }
+}
+
 impl<T> Megaflows<T> {
     /// Look up `n` packets that all have `meta` in [`word::META`]. `out` must be as long. The caller says
     /// to the clock what comes next.
@@ -59,226 +133,164 @@ impl<T> Megaflows<T> {
     ) {
         let n = keys.count();
         debug_assert!(n == out.len() && n <= BURST);
-        let Some(c) = self.by_meta.get(&meta).map(|c| *c as usize) else {
+        let Some(c) = self.by_meta.get(&meta).map(|c| *c as usize).filter(|_| n > 0) else {
             out.fill(Found::Miss);
             self.counters.misses += n as u64;
             return;
         };
         clock.enter(Stage::Classifier);
-        let recent = self.classifiers[c].recent;
-        let left = self.recall(c, keys);
-        if left == 0 {
-            return out.fill(self.found(recent));
+        if let Some(hot) = self.recent(c).filter(|hot| self.subtable_of(hot).layout.len() == 0) {
+            // One that all packets are of.
+            out.fill(hot.found(self.classifiers[c].recent));
+            self.counters.cache_hits += n as u64;
+            return;
         }
-        // What is recalled stays; the others are looked for.
-        let mut ids = [recent; BURST];
-        let ids = &mut ids[..n];
-        bits(left).for_each(|i| ids[i] = NONE);
+        let mut asked = Asked::all(&keys);
+        if self.recall(c, &mut asked, out) {
+            return;
+        }
         if self.classifiers[c].use_cache {
             clock.enter(Stage::Cache);
-            self.through_cache(c, keys, ids, left, clock);
+            self.through_cache(c, &mut asked, out, clock);
         } else {
-            self.classify(c, keys, ids, left, None);
+            self.classify(c, &mut asked, out, false);
         }
-        self.classifiers[c].recent = ids[n - 1];
-        for (id, out) in ids.iter().zip(out) {
-            *out = self.found(*id);
-        }
+        self.classifiers[c].recent = match out.last() {
+            Some(Found::Hit(id) | Found::Stale(id)) => *id,
+            _ => NONE,
+        };
     }
 
-    /// What is said of a packet of this megaflow.
+    /// The megaflow that was found last, if it is still there.
     #[inline(always)]
-    fn found(&self, id: u32) -> Found {
-        match id {
-            NONE => Found::Miss,
-            id if self.hot[id as usize].stale => Found::Stale(id),
-            id => Found::Hit(id),
-        }
+    fn recent(&self, c: usize) -> Option<&Hot> {
+        let hot = self.hot.get(self.classifiers[c].recent as usize)?;
+        (hot.live && self.subtable_of(hot).owner == c as u32).then_some(hot)
+    }
+
+    #[inline(always)]
+    fn subtable_of(&self, hot: &Hot) -> &Subtable {
+        &self.subtables[usize::from(hot.subtable)]
     }
 
     /// Compare the packets with the megaflow that was found last: packets of one come together, and where
-    /// connections are tracked most packets are of few. While they are not, it is tried less and less. The
-    /// packets that are left are given as bits.
+    /// connections are tracked most packets are of few. While they are not, it is tried less and less.
+    /// Whether that was all of them; what is not found is a miss so far.
     #[inline(always)]
-    fn recall<K: Keys>(&mut self, c: usize, keys: K) -> u32 {
+    fn recall(&mut self, c: usize, asked: &mut Asked<'_>, out: &mut [Found]) -> bool {
         /// After so many failures in a row, one burst of 32 is compared.
         const MOST: u8 = 5;
-        let n = keys.count();
-        let all = (1u64 << n).wrapping_sub(1) as u32;
         let class = &mut self.classifiers[c];
         let id = class.recent;
-        if id == NONE || class.rest > 0 {
-            class.rest = class.rest.saturating_sub(1);
-            return all;
+        if class.rest > 0 {
+            class.rest -= 1;
+            out.fill(Found::Miss);
+            return false;
         }
-        let hot = &self.hot[id as usize];
-        let sub = &self.subtables[usize::from(hot.subtable)];
-        if !hot.live || sub.owner != c as u32 {
-            return all;
-        }
-        let left = all & !self.of_megaflow(id, sub, keys, all);
-        self.counters.cache_hits += n as u64 - u64::from(left.count_ones());
+        let Some(hot) = self.recent(c) else {
+            out.fill(Found::Miss);
+            return false;
+        };
+        let cold = &self.cold[id as usize];
+        let found = self.subtable_of(hot).of_megaflow(hot, cold, asked.keys());
+        let of_it = hot.found(id);
+        let count = found.count_ones();
+        self.counters.cache_hits += u64::from(count);
         let class = &mut self.classifiers[c];
-        if left.count_ones() as usize * 2 <= n {
+        let asked_for = asked.len;
+        if found == asked.map() {
+            class.failures = 0;
+            out.fill(of_it);
+            return true;
+        }
+        out.fill(Found::Miss);
+        bits(found).for_each(|i| out[i] = of_it);
+        asked.forget(found);
+        if count as usize * 2 >= asked_for {
             class.failures = 0;
         } else {
             class.rest = (1 << class.failures) - 1;
             class.failures = (class.failures + 1).min(MOST);
         }
-        left
+        false
     }
 
-    fn through_cache<K: Keys>(
+    /// Look in the exact-match cache first.
+    fn through_cache(
         &mut self,
         c: usize,
-        keys: K,
-        ids: &mut [u32],
-        left: u32,
+        asked: &mut Asked<'_>,
+        out: &mut [Found],
         clock: &mut StageClock,
     ) {
-        let mut hashes = [0u64; BURST];
-        for i in bits(left) {
-            hashes[i] = keys.key(i).hash();
-            self.cache.prefetch(hashes[i]);
+        let Megaflows { hot, cold, subtables, scratch, cache, .. } = self;
+        for i in 0..asked.len {
+            let hash = asked.keys[i].hash();
+            scratch.whole[asked.at(i)] = hash;
+            cache.prefetch(hash);
         }
-        for i in bits(left) {
-            if let Some(slot) = self.cache.get(hashes[i]) {
-                ids[i] = slot;
-                prefetch(&self.hot[slot as usize].values);
-                prefetch(&self.hot[slot as usize].packets);
+        for i in 0..asked.len {
+            let id = cache.get(scratch.whole[asked.at(i)]).unwrap_or(NONE);
+            scratch.ids[i] = id;
+            if let Some(hot) = hot.get(id as usize) {
+                hot.prefetch(INLINE);
             }
         }
-        let mut missed = left;
-        for i in bits(left) {
-            if ids[i] != NONE {
-                if self.matches(ids[i], c, keys.key(i)) {
-                    missed &= !(1 << i);
-                } else {
-                    ids[i] = NONE;
-                }
+        let mut found = 0u32;
+        for i in 0..asked.len {
+            let id = scratch.ids[i];
+            let Some(hot) = hot.get(id as usize).filter(|hot| hot.live) else { continue };
+            let sub = &subtables[usize::from(hot.subtable)];
+            if sub.owner == c as u32 && sub.matches(hot, &cold[id as usize], asked.keys[i]) {
+                out[asked.at(i)] = hot.found(id);
+                found |= 1 << i;
             }
         }
-        let (tries, hits) =
-            (u64::from(left.count_ones()), u64::from((left & !missed).count_ones()));
+        let (tries, hits) = (asked.len as u64, u64::from(found.count_ones()));
         self.counters.cache_hits += hits;
         self.classifiers[c].cache_tries += tries;
         self.classifiers[c].cache_hits += hits;
-        if missed != 0 {
+        if hits < tries {
+            asked.forget(found);
             clock.enter(Stage::Classifier);
-            self.classify(c, keys, ids, missed, Some(&hashes));
+            self.classify(c, asked, out, true);
         }
     }
 
-    /// Whether a candidate from the cache is live, of this classifier, and matches.
-    #[inline(always)]
-    fn matches(&self, id: u32, c: usize, key: &FlowKey) -> bool {
-        let hot = &self.hot[id as usize];
-        let sub = &self.subtables[usize::from(hot.subtable)];
-        hot.live && sub.owner == c as u32 && self.values_match(id, sub, key)
-    }
-
-    #[inline(always)]
-    fn values_match(&self, id: u32, sub: &Subtable, key: &FlowKey) -> bool {
-        let hot = &self.hot[id as usize];
-        let mut diff = 0;
-        for ((i, m), v) in sub.words.iter().zip(&hot.values) {
-            diff |= key.word(*i) & m ^ v;
-        }
-        diff == 0 && (sub.words.len() <= INLINE || self.rest_matches(id, sub, key))
-    }
-
-    #[inline(never)]
-    fn rest_matches(&self, id: u32, sub: &Subtable, key: &FlowKey) -> bool {
-        let rest = &self.cold[id as usize].rest;
-        sub.words[INLINE..].iter().zip(rest).all(|((i, m), v)| key.word(*i) & m == *v)
-    }
-
-    /// Probe the subtables for the packets in `left`, whose ids are [`NONE`].
-    fn classify<K: Keys>(
-        &mut self,
-        c: usize,
-        keys: K,
-        ids: &mut [u32],
-        mut left: u32,
-        cached: Option<&[u64; BURST]>,
-    ) {
-        let asked = left.count_ones();
+    /// Probe the subtables. What is found is put into the cache, if it has been asked.
+    fn classify(&mut self, c: usize, asked: &mut Asked<'_>, out: &mut [Found], cached: bool) {
+        let Megaflows { hot, cold, subtables, scratch, cache, .. } = self;
+        let asked_for = asked.len as u64;
         let mut probes = 0;
-        for at in 0..self.classifiers[c].order.len() {
-            if left == 0 {
+        for s in &self.classifiers[c].order {
+            if asked.len == 0 {
                 break;
             }
-            let s = usize::from(self.classifiers[c].order[at]);
-            probes += u64::from(left.count_ones());
-            let found = self.probe(s, keys, ids, left);
-            self.subtables[s].hits += u64::from(found.count_ones());
-            left &= !found;
-            if let Some(hashes) = cached {
-                for i in bits(found) {
-                    self.cache.insert(hashes[i], ids[i]);
+            let sub = &mut subtables[usize::from(*s)];
+            probes += asked.len as u64;
+            let found = sub.probe(hot, cold, scratch, asked, out);
+            sub.hits += u64::from(found.count_ones());
+            if cached {
+                for at in bits(found).map(|i| asked.at(i)) {
+                    if let Found::Hit(id) | Found::Stale(id) = out[at] {
+                        cache.insert(scratch.whole[at], id);
+                    }
                 }
             }
+            asked.forget(found);
         }
-        let missed = left.count_ones();
+        let misses = asked.len as u64;
         let class = &mut self.classifiers[c];
         class.probes += probes;
-        class.lookups += u64::from(asked);
+        class.lookups += asked_for;
         self.counters.probes += probes;
-        self.counters.misses += u64::from(missed);
-        self.counters.classifier_hits += u64::from(asked - missed);
-    }
-
-    /// The bits of those packets in `left` that match a megaflow of that subtable.
-    #[inline(always)]
-    fn of_megaflow<K: Keys>(&self, id: u32, sub: &Subtable, keys: K, left: u32) -> u32 {
-        if sub.words.is_empty() {
-            return left;
-        }
-        let mut found = 0;
-        for i in bits(left) {
-            found |= u32::from(self.values_match(id, sub, keys.key(i))) << i;
-        }
-        found
-    }
-
-    /// Probe one subtable for the packets in `left`; the bits of those found.
-    #[inline(always)]
-    fn probe<K: Keys>(&self, s: usize, keys: K, ids: &mut [u32], left: u32) -> u32 {
-        let sub = &self.subtables[s];
-        if sub.only != NONE {
-            let found = self.of_megaflow(sub.only, sub, keys, left);
-            bits(found).for_each(|i| ids[i] = sub.only);
-            return found;
-        }
-        let mut hashes = [0u64; BURST];
-        // Small tables are in the nearest cache anyway.
-        let large = sub.index.len() > 256;
-        for i in bits(left) {
-            hashes[i] = sub.hash(keys.key(i));
-            if large {
-                sub.index.prefetch(hashes[i]);
-            }
-        }
-        for i in bits(left) {
-            ids[i] = sub.index.guess(hashes[i]);
-            if large && let Some(hot) = self.hot.get(ids[i] as usize) {
-                prefetch(&hot.values);
-                prefetch(&hot.packets);
-            }
-        }
-        let mut found = 0;
-        for i in bits(left) {
-            let matches = |id| self.values_match(id, sub, keys.key(i));
-            if ids[i] == NONE || !matches(ids[i]) {
-                ids[i] = sub.index.find(hashes[i], matches).unwrap_or(NONE);
-            }
-            found |= u32::from(ids[i] != NONE) << i;
-        }
-        found
+        self.counters.misses += misses;
+        self.counters.classifier_hits += asked_for - misses;
     }
 }
 
+/// The numbers of the bits that are set.
 #[inline(always)]
-fn bits(map: u32) -> impl Iterator<Item = usize> {
+pub(super) fn bits(map: u32) -> impl Iterator<Item = usize> {
     sparse::bits(u64::from(map))
 }

@@ -2,17 +2,17 @@
 //!
 //! A megaflow is plain data: the packet fields it looks at (a mask and the values under it), the
 //! action program, and counters. [`Megaflows`] owns one worker's: a slab of [`Hot`] parts, two
-//! cache lines each, which is all that a hit touches; the cold parts beside it; and the lookup
-//! structures over them.
+//! cache lines each, which is all that a hit touches (most often the first); the cold parts beside
+//! it; and the lookup structures over them. Values are kept packed ([`packed`]), and packets of a
+//! burst are looked up together ([`probe`]).
 //!
 //! Lookup, for packets that came the same way (same port and recirculation id: one
 //! [`Classifier`]): the megaflow that was found last is compared with; the exact-match cache gives
 //! a candidate by the hash of the whole key; where it has none, the classifier probes its
-//! subtables, one per distinct mask, most used first. A
-//! candidate is always verified under its own mask. Megaflows of one classifier never disagree:
-//! any that matches is the right one, because translation put every bit it consulted into the
-//! mask. The cache is left out while a classifier answers from its first subtables anyway, and
-//! while it mostly misses.
+//! subtables, one per distinct mask, most used first. A candidate is always verified under its own
+//! mask. Megaflows of one classifier never disagree: any that matches is the right one, because
+//! translation put every bit it consulted into the mask. The cache is left out while a classifier
+//! answers from its first subtables anyway, and while it mostly misses.
 //!
 //! Each classifier knows how much of a packet its megaflows and their programs look at
 //! ([`Megaflows::depth`]): no more needs to be read to look a packet up.
@@ -23,6 +23,8 @@
 
 mod install;
 mod lookup;
+mod packed;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -33,20 +35,20 @@ use flow::{Depth, FlowKey, MaskWords, Match, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
 use crate::index::{HashCache, Index, NONE};
+use lookup::Scratch;
+use packed::{Layout, Seeds};
 
-/// Values kept in the hot part; wider masks continue in the cold part.
+/// Packed words kept in the hot part; wider masks continue in the cold part.
 const INLINE: usize = 8;
 /// Subtables of one classifier at most: past that, new megaflows match exactly.
 pub const MAX_SUBTABLES: usize = 256;
 /// Packets looked up together at most.
 pub const BURST: usize = 32;
 
-/// The part of a megaflow that a hit touches: two cache lines.
+/// The part of a megaflow that a hit touches: two cache lines, of which the first is enough to find most and
+/// to send their packets as they are.
 #[repr(C, align(64))]
 pub struct Hot {
-    /// Values under the mask, in the mask's order; unused ones are 0.
-    values: [u64; INLINE],
-    program: Program,
     /// Packets that hit.
     pub packets: u64,
     /// Bytes of those packets.
@@ -59,12 +61,18 @@ pub struct Hot {
     pub shape: Shape,
     /// How much of its packets is read.
     depth: Depth,
+    live: bool,
+    stale: bool,
     /// Union of the TCP flags seen.
     pub tcp_flags: u16,
     subtable: u16,
-    live: bool,
-    stale: bool,
+    /// The packed words under the mask ([`packed`]); unused ones are 0.
+    values: [u64; INLINE],
+    program: Program,
 }
+
+const _: () = assert!(size_of::<Hot>() == 128);
+const _: () = assert!(std::mem::offset_of!(Hot, values) + Hot::BESIDE * 8 <= 64);
 
 /// What kind of program a megaflow has, as far as its packets are treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +116,11 @@ struct Cold<T> {
 struct Subtable {
     /// The classifier that it belongs to.
     owner: u32,
-    /// (word, mask), in order of the word.
-    words: Box<[(usize, u64)]>,
     mask: MaskWords,
     /// How much of a packet it looks at.
     depth: Depth,
-    seeds: [u64; 2],
+    layout: Layout,
+    seeds: Seeds,
     index: Index,
     /// The only megaflow, if there is but one: it is compared with, not searched. Else
     /// [`crate::index::NONE`].
@@ -123,23 +130,9 @@ struct Subtable {
 }
 
 impl Subtable {
-    /// Two words at a time are multiplied, and the products do not wait for each other. The seeds
-    /// are secret: a sender cannot make megaflows that all fall into one bucket.
-    #[inline(always)]
-    fn hash(&self, key: &FlowKey) -> u64 {
-        let [mut a, mut b] = self.seeds;
-        let mut h = 0;
-        let value = |(i, m): &(usize, u64)| key.word(*i) & m;
-        let (pairs, last) = self.words.as_chunks::<2>();
-        for [v, w] in pairs {
-            h ^= mix(value(v) ^ a, value(w) ^ b);
-            a = a.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            b = b.wrapping_add(0xd1b5_4a32_d192_ed03);
-        }
-        if let [v] = last {
-            h ^= mix(value(v) ^ a, b);
-        }
-        mix(h ^ b, 0xa076_1d64_78bd_642f)
+    /// The hash of a key's packed words, of which `packed` has all.
+    fn hash(&self, packed: &[u64]) -> u64 {
+        self.seeds.hash(&packed[..self.layout.len()])
     }
 }
 
@@ -200,7 +193,8 @@ pub struct Megaflows<T> {
     by_meta: std::collections::HashMap<u64, u32, BuildMix>,
     cache: HashCache,
     empty: Program,
-    seeds: [u64; 2],
+    seeds: Seeds,
+    scratch: Box<Scratch>,
     /// Counters since start.
     pub counters: LookupCounters,
 }
@@ -249,7 +243,8 @@ impl<T> Megaflows<T> {
             by_meta: Default::default(),
             cache: HashCache::new(cache_buckets),
             empty: Program::from([]),
-            seeds: [seed, mix(seed, 0x9e37_79b9_7f4a_7c15)],
+            seeds: Seeds([seed, mix(seed, 0x9e37_79b9_7f4a_7c15)]),
+            scratch: Box::default(),
             counters: LookupCounters::default(),
         }
     }
@@ -302,9 +297,10 @@ impl<T> Megaflows<T> {
         let hot = &self.hot[id as usize];
         let sub = &self.subtables[usize::from(hot.subtable)];
         let mut key = FlowKey::ZERO;
-        let values = hot.values.iter().chain(&self.cold[id as usize].rest);
-        for ((i, _), v) in sub.words.iter().zip(values) {
-            key.set_word(*i, *v);
+        let values: Vec<u64> =
+            hot.values.iter().chain(&self.cold[id as usize].rest).copied().collect();
+        for (i, _, v) in sub.layout.unpack(|i| values[i]) {
+            key.set_word(i, v);
         }
         let mut mask = sub.mask.expand();
         mask.set_word(word::META, u64::MAX);
@@ -364,9 +360,9 @@ impl Classifier {
                 self.bypass = REST;
             }
         } else if !self.use_cache && self.lookups >= ENOUGH {
-            // On average more than one and a half probes: two cache lines fetched in vain cost
-            // more than the cache's one.
-            let worth = self.probes * 2 > self.lookups * 3;
+            // On average more than two and a half probes: hashing the whole key and comparing what the
+            // cache gives, one packet at a time, costs as much.
+            let worth = self.probes * 2 > self.lookups * 5;
             self.use_cache = worth && self.bypass == 0;
             self.bypass = self.bypass.saturating_sub(1);
         }
@@ -375,6 +371,9 @@ impl Classifier {
 }
 
 impl Hot {
+    /// Packed words that are in the first cache line.
+    const BESIDE: usize = 3;
+
     /// Whether it waits to be translated again.
     pub fn is_stale(&self) -> bool {
         self.stale

@@ -198,7 +198,7 @@ fn regular_values_do_not_collide() {
             key.set(Field::NwSrc, u128::from(0x0a00_0000 + host));
             key.set(Field::NwDst, u128::from(0x0a00_0000 + host * 3));
             key.set(Field::TpDst, u128::from(port));
-            let hash = mega.subtables[0].hash(&key);
+            let hash = mega.subtables[0].hash(&mega.subtables[0].layout.pack(&key));
             buckets[hash as usize % 16_384] += 1;
             seen.insert(hash >> 32);
         }
