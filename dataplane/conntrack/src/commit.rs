@@ -121,6 +121,23 @@ impl Tracker {
         }
     }
 
+    /// Whether [`Tracker::commit`] would change nothing and say again what an earlier verdict in the same
+    /// zone has said: the connection that it named, `prior`, is there, and `args` ask for no more than that.
+    #[inline]
+    pub fn is_committed(&self, now: Millis, prior: ConnRef, args: &Commit) -> bool {
+        let Commit { force, nat, mark, label } = args;
+        if *force || *nat != Nat::No || mark.is_some() || label.is_some() {
+            return false;
+        }
+        let Some(id) = prior.id().filter(|id| (*id as usize) < self.pool.capacity()) else {
+            return false;
+        };
+        let e = self.pool.entry(id);
+        let m = e.meta().read();
+        let lives = m.is_live() && m.generation() == prior.generation() && !e.is_expired(now);
+        lives && e.meta().unchanged(m)
+    }
+
     /// The verdict of the connection that a packet is known to belong to, with nothing counted
     /// again: for a packet that comes to the same zone a second time. `None` if that connection
     /// is not there any more or of another zone.

@@ -177,6 +177,37 @@ fn force_makes_the_reply_direction_the_original_one() {
 }
 
 #[test]
+fn what_is_committed_already_needs_no_commit() {
+    let t = tracker(10);
+    let (out, back) = (udp((A, 5000), (B, 53), b"x"), udp((B, 53), (A, 5000), b"x"));
+    let plain = Commit::default();
+    assert!(!t.is_committed(Millis(0), ConnRef::NONE, &plain));
+    let fresh = track(&t, 0, &out);
+    assert!(!t.is_committed(Millis(0), fresh.conn, &plain), "not made yet");
+    commit(&t, 0, &out);
+    for frame in [&out, &back, &out] {
+        let v = track(&t, 0, frame);
+        assert!(t.is_committed(Millis(0), v.conn, &plain));
+        let again = t.commit(Millis(0), &input(1, frame), v.conn, &plain, &mut || 0).unwrap();
+        assert_eq!(again, v, "it would say the same");
+        for more in [
+            Commit { force: true, ..plain },
+            Commit { mark: Some((0, 1)), ..plain },
+            Commit { label: Some((0, 1)), ..plain },
+            nat(Side::Src, "1.2.3.4", "1.2.3.4", None),
+        ] {
+            assert!(!t.is_committed(Millis(0), v.conn, &more), "{more:?}");
+        }
+    }
+    let v = track(&t, 0, &out);
+    assert!(!t.is_committed(Millis(999_000), v.conn, &plain), "expired");
+    assert!(t.flush_tuple(Millis(0), &only(&t, 0).orig));
+    assert!(!t.is_committed(Millis(0), v.conn, &plain), "gone");
+    commit(&t, 0, &out);
+    assert!(!t.is_committed(Millis(0), v.conn, &plain), "another one in its place");
+}
+
+#[test]
 fn a_packet_is_counted_once_if_its_connection_is_named() {
     let t = tracker(10);
     let out = udp((A, 5000), (B, 53), b"x");

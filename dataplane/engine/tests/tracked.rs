@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use conntrack::Millis;
 
 const SNAT: &str = "\
     table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)
@@ -64,6 +65,35 @@ fn marks_end_connections() {
     );
     assert_eq!(rig.send(1, &udp(a, b, 1000, 2000)), None);
     assert_eq!(rig.send(2, &udp(b, a, 2000, 1000)), None);
+}
+
+/// Packets of connections that are never answered are to be kept again and again: in one burst are those that
+/// are kept already and others, also when all have gone meanwhile.
+#[test]
+fn what_is_kept_already_goes_with_what_is_not() {
+    let mut rig = Rig::new(
+        "table=0,ip,actions=ct(table=1,zone=5)
+         table=1,ip,ct_state=+new,actions=ct(commit,zone=5),push_vlan:0x8100,set_field:4101->vlan_vid,2",
+    );
+    for round in 0..6u8 {
+        if round == 4 {
+            let all = (&Default::default(), Default::default());
+            rig.shared.tracker.flush(Millis(0), all.0, all.1, usize::MAX);
+            assert_eq!(rig.shared.tracker.len(), 0);
+        }
+        let hosts = 4 + 4 * (round % 4);
+        let frame = |n: u8| udp([10, 0, 0, n % hosts], [9; 4], 1000 + u16::from(n % hosts), 53);
+        for n in 0..32 {
+            rig.ports[0].inject(&frame(n)[..]).unwrap();
+        }
+        rig.rounds();
+        for n in 0..32 {
+            let mut want = frame(n);
+            want.splice(12..12, [0x81, 0, 0, 5]);
+            assert_eq!(rig.ports[1].take().map(|f| f.bytes), Some(want), "round {round}, {n}");
+        }
+        assert_eq!(rig.shared.tracker.len(), usize::from(hosts));
+    }
 }
 
 /// A burst of several connections and both families goes through two zones, the second of which

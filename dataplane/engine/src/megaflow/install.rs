@@ -224,6 +224,7 @@ fn shape(program: &[DpAction]) -> Shape {
         [DpAction::Drop(_)] => Shape::Drop,
         [DpAction::Ct(_), DpAction::Recirculate(_)] => Shape::Track,
         [DpAction::TunnelPop(_)] => Shape::Pop,
+        [DpAction::Ct(ct), steps @ ..] if ct.commit.is_some() && only_edits(steps) => Shape::Commit,
         _ if only_edits(program) => Shape::Edits,
         _ => Shape::Steps,
     }

@@ -3,8 +3,8 @@
 //! A megaflow is plain data: the packet fields it looks at (a mask and the values under it), the
 //! action program, and counters. [`Megaflows`] owns one worker's: a slab of [`Hot`] parts, two
 //! cache lines each, which is all that a hit touches (most often the first); the cold parts beside
-//! it; and the lookup structures over them. Values are kept packed ([`packed`]), and packets of a
-//! burst are looked up together ([`probe`]).
+//! it; and the lookup structures over them. Values are kept packed (`packed`), and packets of a
+//! burst are looked up together (`probe`).
 //!
 //! Lookup, for packets that came the same way (same port and recirculation id: one
 //! [`Classifier`]): the megaflow that was found last is compared with; the exact-match cache gives
@@ -32,7 +32,7 @@ pub use lookup::{Keys, Picked};
 
 use flow::key::mix;
 use flow::{Depth, FlowKey, MaskWords, Match, word};
-use ofproto::program::{DpAction, DpPort, Program};
+use ofproto::program::{CtStep, DpAction, DpPort, Program};
 
 use crate::index::{HashCache, Index, NONE};
 use lookup::Scratch;
@@ -66,7 +66,7 @@ pub struct Hot {
     /// Union of the TCP flags seen.
     pub tcp_flags: u16,
     subtable: u16,
-    /// The packed words under the mask ([`packed`]); unused ones are 0.
+    /// The packed words under the mask (`packed`); unused ones are 0.
     values: [u64; INLINE],
     program: Program,
 }
@@ -81,6 +81,8 @@ pub enum Shape {
     Output,
     /// Changes of the packet, then an output.
     Edits,
+    /// Keep the connection, then the same or an output alone.
+    Commit,
     /// A drop.
     Drop,
     /// Track the packet, look it up again.
@@ -103,6 +105,15 @@ pub fn edits(program: &[DpAction]) -> Option<(&[DpAction], DpPort)> {
         DpAction::Output(port) => Some((program, *port)),
         _ => None,
     }
+}
+
+/// A program that has a connection kept and then only changes the packet and sends it: that step, the others, and
+/// the port.
+#[inline(always)]
+pub fn commit(program: &[DpAction]) -> Option<(&CtStep, &[DpAction], DpPort)> {
+    let [DpAction::Ct(ct), steps @ ..] = program else { return None };
+    let (steps, port) = edits(steps)?;
+    Some((ct, steps, port))
 }
 
 /// The part that only set-up, sweeping and dumps touch.

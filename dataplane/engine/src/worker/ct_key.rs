@@ -54,8 +54,20 @@ impl Tracked {
 /// Whether the word of a key that has `ct_state` says of a packet that it was tracked and is valid.
 #[inline(always)]
 pub(super) fn is_sound(word: u64) -> bool {
+    state(word) & (CtState::TRK.0 | CtState::INV.0) == CtState::TRK.0
+}
+
+/// Whether a key says of a packet that it was translated.
+#[inline(always)]
+pub(super) fn is_translated(key: &FlowKey) -> bool {
+    state(key.word(word::CT)) & (CtState::SNAT.0 | CtState::DNAT.0) != 0
+}
+
+/// `ct_state`, of the word of a key that has it.
+#[inline(always)]
+fn state(word: u64) -> u8 {
     const STATE: u32 = 8;
-    CtState((word >> STATE) as u8 & (CtState::TRK.0 | CtState::INV.0)) == CtState::TRK
+    (word >> STATE) as u8
 }
 
 /// The words of a key that say this.

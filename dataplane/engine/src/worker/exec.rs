@@ -18,7 +18,7 @@ use ofproto::recirc::Recirculation;
 use ports::{Burst, Queue};
 
 use super::command::Owners;
-use super::ct_key::{CT_WORDS, Tracked};
+use super::ct_key::{CT_WORDS, Tracked, is_translated};
 use super::cutting;
 use super::edits::edit;
 use super::fragments::{self, Waiting};
@@ -661,6 +661,18 @@ impl Transmit {
         }
         at.tracked = Tracked::Since(Some((ct.zone, verdict)));
         Ok(())
+    }
+
+    /// Whether a step that keeps a packet's connection finds it kept, so that it has nothing to do: nothing is
+    /// said of the packet then that its key does not say.
+    #[inline(always)]
+    pub fn is_committed(&self, ct: &CtStep, at: &Where<'_>) -> bool {
+        let known = match at.tracked {
+            Tracked::AsInKey(zone, conn) if zone == ct.zone && !is_translated(at.key) => conn,
+            _ => return false,
+        };
+        let now = Millis(self.now);
+        ct.commit.as_ref().is_some_and(|args| self.shared.tracker.is_committed(now, known, args))
     }
 
     /// What the tracker says of a packet; `known` is its connection, if an earlier step has told.

@@ -14,7 +14,7 @@ use ofproto::recirc::Frozen;
 
 use super::exec::{MAX_PASSES, Transmit, Where};
 use super::upcall::Flows;
-use crate::megaflow::{Found, Shape, edits};
+use crate::megaflow::{Found, Shape, commit, edits};
 use crate::stages::Stage;
 
 /// The packets from `from` on that were found the same.
@@ -138,6 +138,12 @@ fn hit_run<'a>(
     {
         bytes = tx.edit_run(edits, port, packets.take(count), run.map(place));
     } else if free
+        && hot.shape == Shape::Commit
+        && let Some((ct, edits, port)) = commit(hot.program())
+        && run.clone().all(|i| tx.is_committed(ct, &place(i)))
+    {
+        bytes = tx.edit_run(edits, port, packets.take(count), run.map(place));
+    } else if free
         && last
         && let [DpAction::TunnelPop(listener)] = **hot.program()
         && let Where { slot: Some(_), passes: ..MAX_PASSES, .. } = place(run.start)
@@ -196,6 +202,12 @@ fn run_program(flows: &mut Flows, tx: &mut Transmit, id: u32, packet: Packet, at
     } else if hot.shape == Shape::Edits
         && !tx.order.is_busy()
         && let Some((edits, port)) = edits(hot.program())
+    {
+        return tx.edit_and_output(edits, port, packet, at);
+    } else if hot.shape == Shape::Commit
+        && !tx.order.is_busy()
+        && let Some((ct, edits, port)) = commit(hot.program())
+        && tx.is_committed(ct, at)
     {
         return tx.edit_and_output(edits, port, packet, at);
     }
