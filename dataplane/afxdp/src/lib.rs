@@ -58,6 +58,7 @@ pub mod bpf;
 mod census;
 pub mod error;
 pub mod netlink;
+mod offload;
 pub mod packet;
 mod pool;
 pub mod region;
@@ -70,7 +71,8 @@ pub use attach::{
     interface_index,
 };
 pub use error::{Error, Operation};
-pub use packet::{Checksum, NoRoom, Packet, Segmentation};
+pub use offload::{Checksum, Segmentation};
+pub use packet::{NoRoom, Packet};
 pub use pool::FramePool;
 pub use region::{CHUNK_DATA, CHUNK_SIZE, Frame, HEADROOM, Region, leaked_frames};
 pub use socket::{

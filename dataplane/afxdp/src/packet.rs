@@ -15,40 +15,9 @@
 
 use std::ptr::NonNull;
 
+use crate::offload::{Checksum, Offload, Segmentation};
 use crate::pool::FramePool;
 use crate::region::{CHUNK_DATA, CHUNK_SIZE, Frame, HEADROOM};
-
-/// State of the packet's L4 checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Checksum {
-    /// The bytes are as they would be on a wire; nobody has checked them.
-    #[default]
-    Complete,
-    /// As `Complete`, and the receiver has found it right.
-    Verified,
-    /// The field at `start + offset` holds the folded pseudo-header sum only; the sum of the
-    /// bytes from `start` to the end has to be added (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
-    Partial {
-        /// Offset of the first summed byte from the start of the frame.
-        start: u16,
-        /// Offset of the checksum field from `start`.
-        offset: u16,
-    },
-}
-
-/// A segmentation request: the packet is to leave as segments of `size` payload bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Segmentation {
-    /// One frame, sent as it is.
-    #[default]
-    None,
-    /// TCP over IPv4, segments of that many payload bytes.
-    Tcp4(u16),
-    /// TCP over IPv6, segments of that many payload bytes.
-    Tcp6(u16),
-    /// UDP, datagrams of that many payload bytes.
-    Udp(u16),
-}
 
 /// The link in the head of every buffer but the first.
 #[repr(C)]
@@ -71,9 +40,10 @@ pub struct Packet {
     total: u32,
     head: u16,
     len: u16,
-    checksum: Checksum,
-    segmentation: Segmentation,
+    offload: Offload,
 }
+
+const _: () = assert!(size_of::<Packet>() == 32);
 
 // SAFETY: `next` is owned by the packet as `frame` is.
 unsafe impl Send for Packet {}
@@ -131,8 +101,7 @@ impl Packet {
             total: len as u32,
             head: head as u16,
             len: len as u16,
-            checksum: Checksum::Complete,
-            segmentation: Segmentation::None,
+            offload: Offload::default(),
         }
     }
 
@@ -177,24 +146,32 @@ impl Packet {
 
     /// Make room for `n` bytes in front and return them; their content is left from before.
     /// A partial checksum moves along.
-    #[inline]
-    pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
-        if n > self.head as usize || self.len as usize + n > CHUNK_SIZE {
-            return Err(NoRoom);
-        }
-        self.head -= n as u16;
-        self.len += n as u16;
-        self.total += n as u32;
-        self.shift_checksum(n as i32);
-        Ok(&mut self.data_mut()[..n])
-    }
-
-    /// Put the last `n` bytes of `block` in front and return them. Where there is room for the whole block
-    /// all of it is written, since a copy of fixed size costs less: what is in front of the packet is not
-    /// kept. A partial checksum moves along.
     ///
     /// # Errors
     /// [`NoRoom`] if there are no `n` bytes in front.
+    #[inline(always)]
+    pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        if n > self.head as usize {
+            return Err(NoRoom);
+        }
+        // What was in front and what was behind lie in one chunk, so that their sum is no more than that.
+        self.head -= n as u16;
+        self.len += n as u16;
+        self.total += n as u32;
+        self.offload.shift(n as i32);
+        // SAFETY: the first `n` bytes of the data, which is as long at least, lie in the owned chunk.
+        Ok(unsafe {
+            let p = self.frame.base().as_ptr().add(self.head as usize);
+            std::slice::from_raw_parts_mut(p, n)
+        })
+    }
+
+    /// Put the last `n` bytes of `block` in front, and return all that was written: the whole block,
+    /// since a copy of fixed size costs less. What is in front of the packet is not kept. A partial
+    /// checksum moves along.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if there is no room in front for the whole block; the packet is unchanged.
     ///
     /// # Panics
     /// If `n` is more than the block has.
@@ -203,19 +180,20 @@ impl Packet {
         &mut self,
         block: &[u8; N],
         n: usize,
-    ) -> Result<&mut [u8], NoRoom> {
+    ) -> Result<&mut [u8; N], NoRoom> {
         assert!(n <= N);
         let head = self.head as usize;
-        self.push_front(n)?;
         if head < N {
-            let front = &mut self.data_mut()[..n];
-            front.copy_from_slice(&block[N - n..]);
-            return Ok(front);
+            return Err(NoRoom);
         }
+        self.push_front(n)?;
         // SAFETY: the `N` bytes in front of `head` lie inside the owned chunk, and there was no data in them
         // before; bytes have no alignment.
-        unsafe { self.frame.base().as_ptr().add(head - N).cast::<[u8; N]>().write(*block) };
-        Ok(&mut self.data_mut()[..n])
+        Ok(unsafe {
+            let to = self.frame.base().as_ptr().add(head - N).cast::<[u8; N]>();
+            to.write(*block);
+            &mut *to
+        })
     }
 
     /// Take `n` bytes off the front; they must be in the first buffer.
@@ -227,18 +205,8 @@ impl Packet {
         self.head += n as u16;
         self.len -= n as u16;
         self.total -= n as u32;
-        self.shift_checksum(-(n as i32));
+        self.offload.shift(-(n as i32));
         Ok(())
-    }
-
-    #[inline(always)]
-    fn shift_checksum(&mut self, by: i32) {
-        if let Checksum::Partial { start, offset } = self.checksum {
-            self.checksum = match u16::try_from(i32::from(start) + by) {
-                Ok(start) => Checksum::Partial { start, offset },
-                Err(_) => Checksum::Complete,
-            };
-        }
     }
 
     /// Cut the packet to `len` bytes (nothing happens if it is not longer). Buffers that become
@@ -273,28 +241,34 @@ impl Packet {
         self.total = len as u32;
     }
 
+    /// Whether the bytes are what is to be sent: a complete checksum, and no request for segments.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.offload.is_plain()
+    }
+
     /// The unfinished or known state of the L4 checksum.
     #[inline]
     pub fn checksum(&self) -> Checksum {
-        self.checksum
+        self.offload.checksum()
     }
 
     /// Set the state of the L4 checksum.
     #[inline]
     pub fn set_checksum(&mut self, checksum: Checksum) {
-        self.checksum = checksum;
+        self.offload.set_checksum(checksum);
     }
 
     /// The segmentation request.
     #[inline]
     pub fn segmentation(&self) -> Segmentation {
-        self.segmentation
+        self.offload.segmentation()
     }
 
     /// Set the segmentation request.
     #[inline]
     pub fn set_segmentation(&mut self, segmentation: Segmentation) {
-        self.segmentation = segmentation;
+        self.offload.set_segmentation(segmentation);
     }
 
     /// All buffers' bytes, in order.
@@ -343,8 +317,7 @@ impl Packet {
             }
             at = next;
         }
-        copy.checksum = self.checksum;
-        copy.segmentation = self.segmentation;
+        copy.offload = self.offload;
         Some(copy)
     }
 

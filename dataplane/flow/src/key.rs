@@ -373,23 +373,31 @@ impl FlowKey {
     /// addresses and type. For entropy in outer headers and choosing among links.
     #[inline]
     pub fn flow_hash(&self) -> u64 {
-        const PROTO: u64 = 0xff << 56;
         const FRAG: u64 = 0xff << 32;
         const PORTS: u64 = 0xffff_ffff << 32;
+        let (addresses, nw) = (self.words[word::IPV4], self.words[word::NW]);
+        let ports = if nw & FRAG == 0 { self.words[word::L4] & PORTS } else { 0 };
+        let above = ports | nw >> 56;
+        if addresses == 0 {
+            return self.flow_hash_without_ipv4(above);
+        }
+        mix(addresses ^ 0xa076_1d64_78bd_642f, above ^ 0xe703_7ed1_a0b4_28db)
+    }
+
+    /// [`FlowKey::flow_hash`] for IPv6 and what is not IP; `above` is protocol and ports.
+    #[inline(never)]
+    fn flow_hash_without_ipv4(&self, above: u64) -> u64 {
         let w = &self.words;
-        let ports = if w[word::NW] & FRAG == 0 { w[word::L4] & PORTS } else { 0 };
-        let proto = w[word::NW] & PROTO;
-        let mut h = mix(w[word::IPV4] ^ 0xa076_1d64_78bd_642f, ports ^ 0xe703_7ed1_a0b4_28db);
-        if w[word::IPV4] | proto == 0 {
-            let eth = mix(w[word::ETH_DST], w[word::ETH_SRC] ^ 0x8ebc_6af0_9c88_c6e3);
-            h ^= eth;
+        let mut h = above ^ 0x9e37_79b9_7f4a_7c15;
+        if above == 0 {
+            h ^= mix(w[word::ETH_DST], w[word::ETH_SRC] ^ 0x8ebc_6af0_9c88_c6e3);
         }
         if self.groups.contains(Groups::IPV6) {
             for (i, address) in w[word::IPV6_SRC..word::IPV6_DST + 2].iter().enumerate() {
                 h = mix(h ^ address, 0x5899_65cc_7537_4cc3 ^ i as u64);
             }
         }
-        mix(h ^ proto, 0x9e37_79b9_7f4a_7c15)
+        mix(h, 0xe703_7ed1_a0b4_28db)
     }
 
     #[inline(never)]

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use afxdp::{Packet, Segmentation};
+use afxdp::{NoRoom, Packet, Segmentation};
 use flow::checksum::{self, Sum};
 use flow::extract::{eth_type, ip_proto};
 use flow::{Drop, Offsets};
@@ -37,10 +37,10 @@ pub(crate) const ETH_TYPE_TEB: u16 = 0x6558;
 pub(crate) const VXLAN_I: u8 = 0x08;
 
 /// Where headers are in the template.
-const L3: usize = 14;
-const IPV4_LENGTH: usize = L3 + 2;
+pub(crate) const L3: usize = 14;
+pub(crate) const IPV4_LENGTH: usize = L3 + 2;
 const IPV4_ID: usize = L3 + 4;
-const IPV4_CHECKSUM: usize = L3 + 10;
+pub(crate) const IPV4_CHECKSUM: usize = L3 + 10;
 const IPV6_LENGTH: usize = L3 + 4;
 
 /// Source ports are spread over the range that hosts use for their own (as in Linux and Open
@@ -100,9 +100,9 @@ impl Eq for Sequence {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encap {
     /// The header's bytes, at the end.
-    block: [u8; BLOCK],
+    pub(crate) block: [u8; BLOCK],
     len: u8,
-    kind: Kind,
+    pub(crate) kind: Kind,
     v6: bool,
     df: bool,
     csum: bool,
@@ -207,7 +207,14 @@ impl Encap {
         if ip_length > usize::from(u16::MAX) {
             return Err(Drop::TooBig);
         }
-        let head = packet.push_front_block(&self.block, n).map_err(|_| Drop::NoHeadroom)?;
+        let head = match packet.push_front_block(&self.block, n) {
+            Ok(block) => &mut block[BLOCK - n..],
+            Err(NoRoom) => {
+                let head = packet.push_front(n).map_err(|_| Drop::NoHeadroom)?;
+                head.copy_from_slice(&self.block[BLOCK - n..]);
+                head
+            }
+        };
         let l4 = if self.v6 {
             let Some(ip) = head.first_chunk_mut::<{ L3 + 40 }>() else {
                 return Err(Drop::NoHeadroom);
@@ -225,8 +232,7 @@ impl Encap {
             let id = if self.df { 0 } else { sender.next_id() };
             put16(ip, IPV4_LENGTH, ip_length as u16);
             put16(ip, IPV4_ID, id);
-            let sum = Sum::new().u16(self.ip_sum).u16(ip_length as u16).u16(id);
-            put16(ip, IPV4_CHECKSUM, sum.checksum());
+            put16(ip, IPV4_CHECKSUM, self.ipv4_checksum(ip_length as u16, id));
             L3 + 20
         };
         let l4_length = ip_length + L3 - l4;
@@ -242,9 +248,28 @@ impl Encap {
         if self.csum {
             self.l4_checksum(packet, l4, l4_length);
         }
+        Ok(self.offsets(packet.len()))
+    }
+
+    /// What is where in a packet of that length that has the outer headers in front.
+    #[inline]
+    pub fn offsets(&self, len: usize) -> Offsets {
+        let l4 = (L3 + if self.v6 { 40 } else { 20 }) as u16;
         let proto = if self.kind == Kind::Gre { 0 } else { ip_proto::UDP };
-        let end = (L3 + ip_length).min(usize::from(u16::MAX)) as u16;
-        Ok(Offsets { l3: L3 as u16, l4: l4 as u16, end, proto, ..Offsets::default() })
+        let end = len.min(usize::from(u16::MAX)) as u16;
+        Offsets { l3: L3 as u16, l4, end, proto, ..Offsets::default() }
+    }
+
+    /// Whether headers differ from packet to packet in no more than lengths, their checksum and the source
+    /// port.
+    #[inline]
+    pub(crate) fn is_same_for_all(&self) -> bool {
+        self.df && !self.v6 && !self.csum && self.seq.is_none()
+    }
+
+    #[inline(always)]
+    pub(crate) fn ipv4_checksum(&self, length: u16, id: u16) -> u16 {
+        Sum::new().u16(self.ip_sum).u16(length).u16(id).checksum()
     }
 
     fn l4_checksum(&self, packet: &mut Packet, l4: usize, length: usize) {
@@ -308,7 +333,7 @@ pub fn source_port(hash: u64) -> u16 {
 }
 
 #[inline(always)]
-fn put16<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
+pub(crate) fn put16<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
     [bytes[at], bytes[at + 1]] = value.to_be_bytes();
 }
 

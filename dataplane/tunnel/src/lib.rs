@@ -3,7 +3,7 @@
 //! - [`config`]: a tunnel port's options as an operator gives them.
 //! - [`table`]: which tunnel port does a received packet belong to?
 //! - [`send`]: which outer header fields does a packet sent to a tunnel port get?
-//! - [`encap`], [`mod@decap`]: outer headers put on and taken off.
+//! - [`encap`], [`mod@decap`]: outer headers put on, to several packets at once, and taken off.
 //! - [`ecn`]: congestion marks across tunnels. [`pmtu`]: answers to packets that are too big.
 //! - [`route`], [`neigh`], [`kernel`], [`netlink`], [`ask`]: the way to the remote address, from own tables and the
 //!   kernel's.
@@ -23,6 +23,7 @@ pub mod pmtu;
 pub mod route;
 pub mod send;
 pub mod table;
+mod together;
 
 pub use config::{Kind, TunnelConfig};
 pub use decap::{Decap, decap};

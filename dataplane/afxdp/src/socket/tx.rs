@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use super::Socket;
 use super::open::TX_METADATA;
-use crate::packet::{Checksum, Packet, Segmentation};
+use crate::offload::{Checksum, Segmentation};
+use crate::packet::Packet;
 use crate::pool::FramePool;
 use crate::ring::Desc;
 use crate::sys;

@@ -136,13 +136,13 @@ fn hit_run<'a>(
         && hot.shape == Shape::Edits
         && let Some((edits, port)) = edits(hot.program())
     {
-        bytes = tx.edit_run(edits, port, packets.take(count), run.map(place));
+        bytes = tx.edit_run(edits, port, packets, run, place);
     } else if free
         && hot.shape == Shape::Commit
         && let Some((ct, edits, port)) = commit(hot.program())
         && run.clone().all(|i| tx.is_committed(ct, &place(i)))
     {
-        bytes = tx.edit_run(edits, port, packets.take(count), run.map(place));
+        bytes = tx.edit_run(edits, port, packets, run, place);
     } else if free
         && last
         && let [DpAction::TunnelPop(listener)] = **hot.program()

@@ -16,15 +16,27 @@ const TAG: u16 = 4;
 /// [`Drop::Runt`] without an Ethernet header, [`Drop::NoHeadroom`] without room in front.
 #[inline]
 pub fn push_vlan(packet: &mut Packet, off: &mut Offsets, tpid: u16, tci: u16) -> Result<(), Drop> {
-    if packet.data().len() < 14 {
-        return Err(Drop::Runt);
-    }
+    put_vlan(packet, tpid, tci)?;
+    vlan_put(off);
+    Ok(())
+}
+
+/// [`push_vlan`], where nobody asks for the offsets behind it.
+///
+/// # Errors
+/// As [`push_vlan`].
+#[inline(always)]
+pub fn put_vlan(packet: &mut Packet, tpid: u16, tci: u16) -> Result<(), Drop> {
+    let head = bytes::<14>(packet, 0).map_err(|_| Drop::Runt)?;
+    let (first, last): ([u8; 4], [u8; 8]) =
+        (std::array::from_fn(|i| head[i]), std::array::from_fn(|i| head[4 + i]));
     packet.push_front(usize::from(TAG)).map_err(|_| Drop::NoHeadroom)?;
     let head = bytes::<16>(packet, 0)?;
-    head.copy_within(4..16, 0);
-    head[12..14].copy_from_slice(&tpid.to_be_bytes());
-    head[14..16].copy_from_slice(&tci.to_be_bytes());
-    shift(off, |x| x.saturating_add(TAG));
+    // A received frame begins with a cache line: no store is to reach over its border.
+    head[..4].copy_from_slice(&first);
+    head[4..12].copy_from_slice(&last);
+    let tag = u32::from(tpid) << 16 | u32::from(tci);
+    head[12..].copy_from_slice(&tag.to_be_bytes());
     Ok(())
 }
 
@@ -34,14 +46,36 @@ pub fn push_vlan(packet: &mut Packet, off: &mut Offsets, tpid: u16, tci: u16) ->
 /// [`Drop::Malformed`] without a whole tag.
 #[inline]
 pub fn pop_vlan(packet: &mut Packet, off: &mut Offsets) -> Result<(), Drop> {
+    take_vlan(packet)?;
+    vlan_taken(off);
+    Ok(())
+}
+
+/// [`pop_vlan`], where nobody asks for the offsets behind it.
+///
+/// # Errors
+/// As [`pop_vlan`].
+#[inline(always)]
+pub fn take_vlan(packet: &mut Packet) -> Result<(), Drop> {
     let head = bytes::<18>(packet, 0)?;
     if !is_tag(u16::from_be_bytes([head[12], head[13]])) {
         return Err(Drop::Malformed);
     }
-    head.copy_within(0..12, 4);
-    packet.pull_front(usize::from(TAG)).map_err(|_| Drop::Malformed)?;
+    let addresses: [u8; 12] = std::array::from_fn(|i| head[i]);
+    head[4..16].copy_from_slice(&addresses);
+    packet.pull_front(usize::from(TAG)).map_err(|_| Drop::Malformed)
+}
+
+/// What is where once [`put_vlan`] has put a tag in front.
+#[inline(always)]
+pub fn vlan_put(off: &mut Offsets) {
+    shift(off, |x| x.saturating_add(TAG));
+}
+
+/// What is where once [`take_vlan`] has taken a tag off.
+#[inline(always)]
+pub fn vlan_taken(off: &mut Offsets) {
     shift(off, |x| x.saturating_sub(TAG));
-    Ok(())
 }
 
 #[inline(always)]

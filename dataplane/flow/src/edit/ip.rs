@@ -74,14 +74,16 @@ pub fn set_tos(packet: &mut Packet, off: &Offsets, value: u8, mask: u8) -> Resul
 /// [`Drop::Malformed`] if the packet is not IP.
 #[inline]
 pub fn set_ttl(packet: &mut Packet, off: &Offsets, value: u8, mask: u8) -> Result<(), Drop> {
-    let l3 = usize::from(off.l3);
-    if is_ipv4(packet, off) {
-        return set_ipv4_ttl(packet, l3, value, mask);
+    if off.end == 0 {
+        return Err(Drop::Malformed); // As in `is_ipv4`.
     }
-    if !is_ipv6(packet, off) {
-        return Err(Drop::Malformed);
+    // Both headers are longer, and are in the first buffer as a whole.
+    let header = bytes::<12>(packet, usize::from(off.l3))?;
+    match header[0] >> 4 {
+        4 => set_ipv4_ttl(header, value, mask),
+        6 => header[7] = header[7] & !mask | value & mask,
+        _ => return Err(Drop::Malformed),
     }
-    replace!(bytes::<1>(packet, l3 + 7)?, u8, value, mask);
     Ok(())
 }
 
@@ -195,16 +197,15 @@ fn routing_segments_left(data: &[u8], l3: usize, l4: usize) -> bool {
 
 /// The TTL, and the checksum, which is in the same four bytes.
 #[inline(always)]
-fn set_ipv4_ttl(p: &mut Packet, l3: usize, value: u8, mask: u8) -> Result<(), Drop> {
+fn set_ipv4_ttl(header: &mut [u8; 12], value: u8, mask: u8) {
     const TTL: u32 = 24;
-    let field = bytes::<4>(p, l3 + 8)?;
+    let Some(field) = header.last_chunk_mut::<4>() else { return };
     let old = u32::from_be_bytes(*field);
     let new = old & !(u32::from(mask) << TTL) | u32::from(value & mask) << TTL;
     if old != new {
         let checksum = update16(old as u16, (old >> 16) as u16, (new >> 16) as u16);
         *field = (new & 0xffff_0000 | u32::from(checksum)).to_be_bytes();
     }
-    Ok(())
 }
 
 /// Set bits of a 16-bit word of the IPv4 header.

@@ -29,13 +29,16 @@ pub use arp_nd::{
     set_nd_tll,
 };
 pub use endpoints::set_ipv4_endpoints;
-pub use eth::{pop_vlan, push_vlan, set_eth_dst, set_eth_src, set_inner_vlan_tci, set_vlan_tci};
+pub use eth::{
+    pop_vlan, push_vlan, put_vlan, set_eth_dst, set_eth_src, set_inner_vlan_tci, set_vlan_tci,
+    take_vlan, vlan_put, vlan_taken,
+};
 pub use ip::{
     dec_ttl, set_ipv4, set_ipv4_dst, set_ipv4_src, set_ipv6_dst, set_ipv6_label, set_ipv6_src,
     set_tos, set_ttl,
 };
 pub use l4::{set_icmp_id, set_icmp_type_code, set_ports};
-pub use set::SetFields;
+pub use set::{SetFields, done_until};
 
 use crate::drops::Drop;
 use crate::extract::{Fault, Offsets, eth_type, ip_proto};

@@ -89,6 +89,38 @@ impl SetFields {
     }
 }
 
+impl SetFields {
+    /// Set them in several packets, whose offsets `off` says; how many packets are done. If that is
+    /// not all of them, the next one fails as [`SetFields::set`] says, and those behind it may have some of the
+    /// fields set.
+    #[inline(always)]
+    pub fn set_all(&self, packets: &mut [Packet], off: &[Offsets]) -> usize {
+        let mut done = packets.len().min(off.len());
+        if let Some(addresses) = &self.addresses {
+            done = done_until(packets[..done].iter_mut(), |p| addresses.set(p));
+        }
+        if let Some(ttl) = self.ttl {
+            let packets = packets[..done].iter_mut().zip(off);
+            done = done_until(packets, |(p, off)| set_ttl(p, off, ttl, 0xff));
+        }
+        for (w, value, mask) in &self.others {
+            let packets = packets[..done].iter_mut().zip(off);
+            done = done_until(packets, |(p, off)| set_word(p, off, *w, *value, *mask));
+        }
+        done
+    }
+}
+
+/// Do something with one after the other until it fails; with how many it did not.
+#[inline(always)]
+pub fn done_until<T>(
+    mut all: impl ExactSizeIterator<Item = T>,
+    mut act: impl FnMut(T) -> Result<(), Drop>,
+) -> usize {
+    let n = all.len();
+    all.position(|one| act(one).is_err()).unwrap_or(n)
+}
+
 impl Addresses {
     #[inline(always)]
     fn set(&self, packet: &mut Packet) -> Result<(), Drop> {

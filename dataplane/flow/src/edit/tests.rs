@@ -231,6 +231,41 @@ proptest! {
         prop_assert_eq!(verify(&bytes), verify(&frame), "{} {:?}", name, f);
     }
 
+    /// Fields set in several packets are what they are when set in one after the other, up to the first
+    /// that cannot have them; those behind it can be set again.
+    #[test]
+    fn several_packets_as_one_by_one(
+        which in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        fields in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>(), any::<u128>()), 1..4),
+    ) {
+        let frames: Vec<_> = common::legal().into_iter().chain(common::broken()).collect();
+        let (mut k, mut m) = (FlowKey::default(), FlowKey::default());
+        for (f, value, mask) in fields {
+            let f = settable()[f.index(settable().len())];
+            k.set(f, value);
+            m.set(f, mask);
+        }
+        let set = SetFields::new(Match::new(&k, &m));
+        let mut pool = pool();
+        let mut made = || -> (Vec<Packet>, Vec<Offsets>) {
+            let frame = |w: &prop::sample::Index| packet(&mut pool, &frames[w.index(frames.len())].1, None);
+            let packets: Vec<_> = which.iter().map(frame).collect();
+            let off = packets.iter().map(|p| read(p).1).collect();
+            (packets, off)
+        };
+        let ((mut one, off), (mut all, _)) = (made(), made());
+        let results: Vec<_> = one.iter_mut().zip(&off).map(|(p, off)| set.set(p, off)).collect();
+        let done = set.set_all(&mut all, &off);
+        prop_assert_eq!(done, results.iter().position(|r| r.is_err()).unwrap_or(all.len()));
+        for i in done..all.len() {
+            prop_assert_eq!(set.set(&mut all[i], &off[i]), results[i]);
+        }
+        for (one, all) in one.iter().zip(&all) {
+            prop_assert_eq!(one.to_vec(), all.to_vec());
+        }
+        one.into_iter().chain(all).for_each(|p| pool.free_packet(p));
+    }
+
     /// The same over several buffers: only the bytes of the first are touched, sums are right.
     #[test]
     fn chained_packets_too(
