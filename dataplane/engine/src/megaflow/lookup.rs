@@ -121,7 +121,7 @@ impl Default for Scratch {
 }
 
 impl<T> Megaflows<T> {
-    /// Look up `n` packets that all have `meta` in [`word::META`]. `out` must be as long. The caller says
+    /// Look up `n` packets that all have `meta` in [`flow::word::META`]. `out` must be as long. The caller says
     /// to the clock what comes next.
     #[inline]
     pub fn lookup<K: Keys>(

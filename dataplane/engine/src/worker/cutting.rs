@@ -4,7 +4,8 @@ use afxdp::Packet;
 use flow::{Drop, FlowKey, cut, extract, word};
 use ofproto::program::DpAction;
 
-use super::exec::{Metadata, Transmit, Where};
+use super::place::{Metadata, Where};
+use super::transmit::Transmit;
 
 /// Whether a packet, from its IP header on, has more bytes than this.
 #[inline(always)]

@@ -17,7 +17,8 @@ use flow::{Drop, FlowKey, Offsets, edit};
 use ofproto::program::{DpAction, DpPort};
 use ports::{BURST, Burst};
 
-use super::exec::{Transmit, Where};
+use super::place::Where;
+use super::transmit::Transmit;
 use super::tunnel::push_outer;
 
 /// A step that changes the packet, and nothing else.

@@ -13,7 +13,8 @@ use flow::{Drop, Field, FlowKey, Offsets, extract, word};
 use ofproto::program::{CtStep, DpAction};
 
 use super::ct_key::Tracked;
-use super::exec::{Metadata, Recirculated, Transmit, Where};
+use super::place::{Metadata, Recirculated, Where};
+use super::transmit::Transmit;
 
 /// The fragments that a worker holds back.
 pub(super) type Waiting = Fragments<Box<Held>>;

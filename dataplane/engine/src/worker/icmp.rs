@@ -11,7 +11,8 @@ use ofproto::program::IcmpStep;
 use tunnel::pmtu;
 
 use super::ct_key::Tracked;
-use super::exec::{Transmit, Where};
+use super::place::Where;
+use super::transmit::Transmit;
 
 impl Transmit {
     /// Put an error in the packet's place, and count the packet; an error if there is to be none.

@@ -17,10 +17,12 @@ mod icmp;
 mod order;
 mod outer_cut;
 mod park;
+mod place;
 mod popped;
 mod runs;
 mod sweep;
 mod tracked;
+mod transmit;
 mod tunnel;
 mod upcall;
 mod waiting;
@@ -41,11 +43,12 @@ use crate::shared::{Event, Shared, add};
 use crate::stages::Stage;
 use command::Command;
 use ct_key::Tracked;
-use exec::{Recirculated, Transmit, Where};
 use flow::cpu::{cycles, prefetch};
 use park::Sleep;
+use place::{Recirculated, Where};
 use runs::{bring_on, hit, missed};
 use sweep::Sweep;
+use transmit::Transmit;
 use upcall::{Flows, number_states};
 
 /// Buckets of the exact-match cache: 1 MiB, 131,072 entries.

@@ -4,7 +4,8 @@
 use afxdp::Packet;
 use ofproto::program::{DpAction, Push};
 
-use super::exec::{Transmit, Where};
+use super::place::Where;
+use super::transmit::Transmit;
 
 /// Bytes of the outer Ethernet header.
 const ETHERNET: usize = 14;

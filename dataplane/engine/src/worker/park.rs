@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ofproto::program::DpPort;
 
 use super::Worker;
-use super::exec::{Slot, Transmit};
+use super::transmit::{Slot, Transmit};
 use crate::shared::add;
 use crate::sys::{PollSet, Poller};
 use flow::cpu::cycles;

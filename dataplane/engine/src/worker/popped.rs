@@ -9,9 +9,10 @@ use afxdp::Packet;
 use flow::{Depth, Drop, FlowKey, Offsets, extract, extract_to, word};
 use ofproto::program::{DpAction, DpPort, Program};
 
-use super::exec::{MAX_PASSES, Transmit, Where};
 use super::order::Order;
+use super::place::{MAX_PASSES, Where};
 use super::runs::{bring_on, forget_bad, missed};
+use super::transmit::Transmit;
 use super::{Worker, all_hit, tunnel};
 use crate::megaflow::{BURST, Picked};
 use crate::shared::add;

@@ -12,7 +12,8 @@ use flow::{Drop, FlowKey, word};
 use ofproto::program::{DpAction, DpPort, Program};
 use ofproto::recirc::Frozen;
 
-use super::exec::{MAX_PASSES, Transmit, Where};
+use super::place::{MAX_PASSES, Where};
+use super::transmit::Transmit;
 use super::upcall::Flows;
 use crate::megaflow::{Found, Shape, commit, edits};
 use crate::stages::Stage;

@@ -21,9 +21,9 @@ use ofproto::recirc::Recirculation;
 
 use super::Worker;
 use super::ct_key::{Tracked, ct_words, is_sound, says_what_is_there, translate};
-use super::exec::{MAX_PASSES, Where};
 use super::fragments::is_fragment;
 use super::order::Order;
+use super::place::{MAX_PASSES, Where};
 use super::runs::{bring_on, forget_bad, missed};
 use crate::megaflow::{BURST, Picked};
 use crate::shared::add;
@@ -129,7 +129,7 @@ impl Later {
         self.waiting.is_empty()
     }
 
-    /// Put a packet aside, or give it back if it is for [`super::exec::Transmit::run`]. If it
+    /// Put a packet aside, or give it back if it is for [`super::transmit::Transmit::run`]. If it
     /// waits for another one, it is put behind all that are here.
     #[inline(always)]
     pub fn put_aside(

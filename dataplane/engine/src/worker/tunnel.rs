@@ -14,7 +14,8 @@ use tunnel::{decap, ecn, pmtu};
 use crate::shared::Event;
 
 use super::ct_key::CT_WORDS;
-use super::exec::{MAX_PASSES, Metadata, Recirculated, Transmit, Where};
+use super::place::{MAX_PASSES, Metadata, Recirculated, Where};
+use super::transmit::Transmit;
 
 /// Bytes of an ARP packet or a neighbour message that matter.
 const MAX_HEARD: usize = 512;

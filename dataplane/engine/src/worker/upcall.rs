@@ -14,7 +14,7 @@ use ofproto::rule::{Rule, RuleStats};
 use ofproto::snapshot::{Change, Dep, Snapshot};
 use ofproto::xlate::{Effect, Translation, resume, translate};
 
-use super::exec::Transmit;
+use super::transmit::Transmit;
 use crate::megaflow::Megaflows;
 use crate::shared::{Event, add};
 

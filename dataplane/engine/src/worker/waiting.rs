@@ -15,7 +15,8 @@ use ofproto::snapshot::Snapshot;
 use tunnel::neigh::Target;
 
 use super::Worker;
-use super::exec::{MAX_PASSES, Recirculated, Transmit, Where};
+use super::place::{MAX_PASSES, Recirculated, Where};
+use super::transmit::Transmit;
 
 /// Packets that wait for one neighbour at most.
 const QUEUE: usize = 16;
