@@ -99,7 +99,7 @@ impl FromStr for Workers {
 /// What an idle worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Poll {
-    /// Backs off to sleep; wakes when frames arrive
+    /// Sleeps when nothing came for 50 to 150 us; wakes when frames arrive
     Adaptive,
     /// Never sleeps
     Busy,

@@ -17,6 +17,7 @@ mod icmp;
 mod order;
 mod outer_cut;
 mod park;
+mod patience;
 mod place;
 mod popped;
 mod runs;

@@ -9,18 +9,16 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use ofproto::program::DpPort;
 
 use super::Worker;
+use super::patience::Patience;
 use super::transmit::{Slot, Transmit};
 use crate::shared::add;
 use crate::sys::{PollSet, Poller};
 use flow::cpu::cycles;
 
-/// How long a worker polls in vain before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(50);
 /// Rounds between two looks at the descriptors of taps.
 const LOOK: u32 = 8;
 /// Longest sleep while there are megaflows to age, in milliseconds.
@@ -35,7 +33,7 @@ pub(super) struct Sleep {
     /// Queues that are read only when their descriptor says so.
     taps: Poller,
     tap_count: usize,
-    idle_since: Option<Instant>,
+    patience: Patience,
     rounds: u32,
 }
 
@@ -44,7 +42,7 @@ impl Sleep {
         let (mut all, taps) = (PollSet::default(), Poller::new()?);
         all.add(wake);
         all.add(taps.fd());
-        Ok(Sleep { all, taps, tap_count: 0, idle_since: None, rounds: 0 })
+        Ok(Sleep { all, taps, tap_count: 0, patience: Patience::new(), rounds: 0 })
     }
 
     /// Let a queue's descriptor wake the worker.
@@ -72,7 +70,7 @@ impl Sleep {
     /// The worker has had something to do.
     #[inline]
     pub fn busy(&mut self) {
-        self.idle_since = None;
+        self.patience.busy();
     }
 
     /// Let the queues whose descriptors have something be read.
@@ -86,19 +84,11 @@ impl Sleep {
 impl Worker {
     /// Whether the last rounds found nothing for long enough.
     pub(super) fn idle_long_enough(&mut self) -> bool {
-        self.sweep.is_idle()
-            && match self.sleep.idle_since {
-                None => {
-                    self.sleep.idle_since = Some(Instant::now());
-                    false
-                }
-                Some(since) => since.elapsed() >= PATIENCE,
-            }
+        self.sweep.is_idle() && self.sleep.patience.is_over()
     }
 
     /// Sleep until something happens.
     pub(super) fn park(&mut self) {
-        self.sleep.idle_since = None;
         let shared = self.shared.clone();
         let w = &shared.workers[self.me];
         w.handshake.park();
@@ -117,6 +107,7 @@ impl Worker {
         // From here on the newest version is adopted before any packet is touched.
         w.handshake.unpark();
         w.clear_wake();
+        self.sleep.patience.woke();
         if self.sleep.tap_count > 0 {
             self.sleep.look(&mut self.tx);
         }
