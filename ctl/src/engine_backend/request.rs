@@ -25,7 +25,7 @@ impl Request {
     ///
     /// # Errors
     /// It says what cannot be understood, or names what does not exist.
-    pub(super) fn read(config: &Config, command: &Command) -> Result<Request, CtlError> {
+    pub(crate) fn read(config: &Config, command: &Command) -> Result<Request, CtlError> {
         if let Some(wanted) = flows::read(config, command)? {
             return Ok(Request(About::Flows(wanted)));
         }

@@ -59,6 +59,8 @@ impl Backend for Fake {
             "drops" if self.0.borrow().fail_call.as_deref() == Some("check") => {
                 Err(CtlError::invalid("check says no"))
             }
+            // The switch's own reading of flows.
+            "add-flow" => Request::read(config, command),
             _ => Ok(Request::default()),
         }
     }
@@ -203,6 +205,39 @@ fn runtime_commands_keep_their_place_and_see_the_new_configuration() {
     assert_eq!(rig.steps(), ["+br0", "fdb-flush"]);
     assert_eq!(outcome["results"][1]["params"], json!({"bridge": "br0"}));
     assert_eq!(outcome["results"][2], json!({"bridges": ["br0"]}));
+}
+
+#[test]
+fn port_names_are_those_that_exist_where_the_command_stands() {
+    let mut rig = Rig::new();
+    rig.run(&[add_br("br0"), add_port("br0", "p1")]).expect("done");
+    rig.steps();
+    let to = |port: &str| {
+        json!({"command": "add-flow", "bridge": "br0",
+        "flow": format!("actions=output:{port}")})
+    };
+    let del = json!({"command": "del-port", "bridge": "br0", "port": "p1"});
+
+    rig.run(&[add_port("br0", "p2"), to("p2")]).expect("p2 was added before");
+    rig.run(&[to("p1"), del.clone()]).expect("p1 is deleted behind");
+    assert_eq!(rig.steps(), ["+p2", "add-flow", "-p1", "add-flow"]);
+    rig.run(&[add_port("br0", "p1"), to("p1"), del.clone(), add_port("br0", "p4")])
+        .expect("p1 came and went");
+    rig.run(&[add_port("br0", "p1")]).expect("p1 again");
+    rig.steps();
+
+    for (commands, index, name) in [
+        (vec![to("p3"), add_port("br0", "p3")], 0, "p3"),
+        (vec![del.clone(), to("p1")], 1, "p1"),
+        (vec![add_port("br0", "p3"), to("p3"), del, to("p1")], 3, "p1"),
+    ] {
+        let before = rig.stored();
+        let error = rig.run(&commands).expect_err("no such port there");
+        assert_eq!(error.data.index, Some(index), "{}", error.message);
+        assert!(error.message.contains(name), "{}", error.message);
+        assert!(rig.steps().is_empty(), "nothing was begun");
+        assert_eq!(rig.stored(), before);
+    }
 }
 
 #[test]
