@@ -102,7 +102,7 @@ const GROUPS: &[Group] = &[
         name: LATENCY,
         rows: &latency::ROWS,
         unit: Unit::MICROSECONDS,
-        peers: &["ovs-afxdp", "linux"],
+        peers: &["ovs-afxdp", "bare", "linux"],
         measure: latency::measure,
     },
     Group {

@@ -2,13 +2,19 @@
 //! turn, which has core 1.
 //!
 //! Full load is the same for all: what the slowest of them carries when it is offered all that the generator has.
+//!
+//! A delay of milliseconds is that of a scheduler that gives the core to another process, and says nothing of a switch:
+//! on both cores something else wants to run now and then. So the generator and the switch run as real-time threads,
+//! for stretches that are shorter than what the kernel lets such threads have at once (0.95 of each second).
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::frame::{Mac, marked};
 use e2e::lab::{Lab, Node};
 
 use super::rig::{self, Running, Switch};
-use crate::measure::Measurement;
+use crate::measure::{Measurement, Rounds};
 use crate::run::interfaces::Ask;
 
 /// Median and 99th percentile at each load.
@@ -21,6 +27,11 @@ pub const ROWS: [&str; 6] = [
     "latency-90-p99",
 ];
 const SHARES: [f64; 3] = [0.1, 0.5, 0.9];
+/// Seconds of a stretch, and the rest of a second that others have after it.
+const STRETCH: f64 = 0.7;
+const REST: Duration = Duration::from_millis(400);
+/// What runs a program as a real-time thread.
+const REAL_TIME: [&str; 3] = ["chrt", "--fifo", rig::PRIORITY];
 /// Source and destination of the generator, as it has them unless told otherwise.
 const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const TARGET: Mac = Mac([2, 0, 1, 0, 0, 1]);
@@ -34,12 +45,12 @@ pub fn measure(lab: &Lab, switch: Switch, ask: &Ask) -> Result<Vec<Measurement>>
     let running = Running::start(switch, lab, &rig::programs()?)?;
     // The switch learns where the far end is.
     node.raw("k0")?.send(&marked(SOURCE, TARGET, &[], "here"))?;
-    let warm = pktgen(&node, "max", 0.2)?;
+    let warm = pktgen(&node, &[], "max", 0.2)?;
     let measured = match ask.load > 0.0 {
-        true => at_loads(&node, ask),
+        true => at_loads(&node, &running, ask),
         false => {
             ensure!(warm["received"].as_u64() > Some(0), "nothing came through: {warm:#}");
-            let report = pktgen(&node, "max", ask.seconds.into())?;
+            let report = pktgen(&node, &[], "max", ask.seconds.into())?;
             let carried = report["carried_pps"].as_f64().context("carried_pps")?;
             Ok(vec![Measurement { rate: carried / 1e6, cycles: None }])
         }
@@ -48,26 +59,40 @@ pub fn measure(lab: &Lab, switch: Switch, ask: &Ask) -> Result<Vec<Measurement>>
     measured
 }
 
-fn at_loads(node: &Node, ask: &Ask) -> Result<Vec<Measurement>> {
+fn at_loads(node: &Node, running: &Running, ask: &Ask) -> Result<Vec<Measurement>> {
     let mut measured = Vec::new();
     for share in SHARES {
-        let rate = (ask.load * share).max(1.0);
-        let report = pktgen(node, &format!("{rate:.0}"), ask.seconds.into())?;
-        for percentile in ["p50", "p99"] {
-            let value = report["latency_us"][percentile].as_f64();
-            let rate = value.with_context(|| format!("no {percentile}: {report:#}"))?;
+        let rate = format!("{:.0}", (ask.load * share).max(1.0));
+        let mut stretches = [Rounds::default(), Rounds::default()];
+        for _ in 0..ask.seconds {
+            running.set_real_time(true)?;
+            let report = pktgen(node, &REAL_TIME, &rate, STRETCH);
+            running.set_real_time(false)?;
+            std::thread::sleep(REST);
+            let report = report?;
+            for (percentile, of) in ["p50", "p99"].iter().zip(&mut stretches) {
+                let value = report["latency_us"][percentile].as_f64();
+                let rate = value.with_context(|| format!("no {percentile}: {report:#}"))?;
+                of.add(Measurement { rate, cycles: None });
+            }
+        }
+        for of in stretches {
+            let rate = of.rate().context("not a second to measure in")?;
             measured.push(Measurement { rate, cycles: None });
         }
     }
     Ok(measured)
 }
 
-fn pktgen(node: &Node, rate: &str, seconds: f64) -> Result<serde_json::Value> {
+/// Run the generator, behind these words; its document.
+fn pktgen(node: &Node, how: &[&str], rate: &str, seconds: f64) -> Result<serde_json::Value> {
     let program = rig::programs()?.join("pktgen").display().to_string();
     let seconds = seconds.to_string();
+    let mut words = how.to_vec();
     #[rustfmt::skip]
-    let text = node.run(&[
-        &program, "run", "g0", "k0", "--core", "0", "--rate", rate, "--seconds", &seconds, "--format", "json",
-    ])?;
+    words.extend([
+        &*program, "run", "g0", "k0", "--core", "0", "--rate", rate, "--seconds", &seconds, "--format", "json",
+    ]);
+    let text = node.run(&words)?;
     serde_json::from_str(&text).with_context(|| format!("pktgen said: {text}"))
 }

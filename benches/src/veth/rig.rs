@@ -29,6 +29,9 @@ pub enum Switch {
 pub(super) const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub(super) const TARGET: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
+/// Of real-time threads, among others of that kind.
+pub(super) const PRIORITY: &str = "10";
+
 /// The two cables and the machines at their ends.
 pub(super) struct Rig {
     sink: Node,
@@ -138,7 +141,7 @@ impl Running {
             Switch::Bare => {
                 let program = programs.join("examples/forward");
                 let mut command = Command::new("taskset");
-                command.args(["-c", "1"]).arg(&program).args(["s0", "s1", "--seconds", "60"]);
+                command.args(["-c", "1"]).arg(&program).args(["s0", "s1"]);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
                 let child = command.spawn().context("running the bare forwarder")?;
                 wait::until("the bare forwarder is attached", || {
@@ -148,6 +151,15 @@ impl Running {
                 Ok(Self::Bare(child))
             }
         }
+    }
+
+    /// Let the process that forwards, where it is one, come before all that is no real-time thread; or no longer.
+    pub(super) fn set_real_time(&self, on: bool) -> Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        let how = if on { ["--fifo", PRIORITY] } else { ["--other", "0"] };
+        let pid = pid.to_string();
+        cmd::run(&["chrt", "--all-tasks", how[0], "--pid", how[1], &pid])?;
+        Ok(())
     }
 
     /// The process that forwards, where it is one.
