@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use anyhow::Context;
+
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
@@ -22,13 +24,11 @@ impl FromStr for Mac {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut mac = [0; 6];
-        let mut parts = text.trim().split(':');
-        for byte in &mut mac {
-            *byte = u8::from_str_radix(parts.next().unwrap_or("?"), 16)?;
-        }
-        anyhow::ensure!(parts.next().is_none(), "{text} is too long for a MAC address");
-        Ok(Mac(mac))
+        let bytes = text.trim().split(':').map(|part| u8::from_str_radix(part, 16).ok());
+        let mac: Option<Vec<u8>> = bytes.collect();
+        let mac = mac.and_then(|bytes| bytes.try_into().ok());
+        let wrong = || anyhow::anyhow!("`{text}` is no MAC address, such as 02:00:00:00:00:01");
+        mac.map(Mac).with_context(wrong)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line of `pktgen`, and what each command does.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::frames::{self, Frames};
-use super::profile::Profile;
-use super::rate::{Rate, scaled};
-use super::report::{Figures, Place};
+use super::profile::{MOST_FLOWS, Profile};
+use super::progress::Progress;
+use super::rate::Rate;
+use super::report::{Figures, Place, allowed_cores, list};
 use super::rfc2544::{self, SearchArguments, seconds};
 use super::rig::{Ends, Rig, XdpMode};
-use super::trial::{self, Glance, Limit, Plan, STOP};
+use super::trial::{self, Limit, Plan, STOP};
 use super::{connections, plots, sweep};
 
 const EXAMPLES: &str = "\
@@ -58,6 +59,7 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Send at a rate for a time: loss, order, copies, latency
+    #[command(allow_negative_numbers = true)]
     Run {
         #[command(flatten)]
         ends: EndArguments,
@@ -73,13 +75,15 @@ pub enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
         /// Draw the distribution of latency
-        #[arg(long, value_name = "FILE.svg")]
+        #[arg(long, value_name = "FILE.svg", value_parser = plots::file)]
         plot: Option<PathBuf>,
         /// Draw what a packet costs the switch inside, by stage
-        #[arg(long, value_name = "FILE.svg", requires = "inside")]
+        #[arg(long, value_name = "FILE.svg", requires = "inside",
+              value_parser = plots::file)]
         stages: Option<PathBuf>,
     },
     /// Search for the highest rates without loss and with a little (RFC 2544), and measure latency below them
+    #[command(allow_negative_numbers = true)]
     Rfc2544 {
         #[command(flatten)]
         ends: EndArguments,
@@ -89,6 +93,7 @@ pub enum Command {
         search: SearchArguments,
     },
     /// Measure with several numbers of flows
+    #[command(allow_negative_numbers = true)]
     Sweep {
         #[command(flatten)]
         ends: EndArguments,
@@ -96,7 +101,7 @@ pub enum Command {
         profile: Box<Profile>,
         /// Numbers of flows
         #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,100,10000,100000",
-              value_parser = clap::value_parser!(u32).range(1..))]
+              value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_FLOWS)))]
         over: Vec<u32>,
         /// Packets or bits a second, or as fast as possible
         #[arg(long, default_value = "max", value_name = "RATE")]
@@ -105,10 +110,11 @@ pub enum Command {
         #[arg(long, default_value_t = 5.0, value_name = "SECONDS", value_parser = seconds)]
         seconds: f64,
         /// Draw throughput against flows
-        #[arg(long, value_name = "FILE.svg")]
+        #[arg(long, value_name = "FILE.svg", value_parser = plots::file)]
         plot: Option<PathBuf>,
     },
     /// Open and close TCP connections: how many a second, and how fast
+    #[command(allow_negative_numbers = true)]
     Connections {
         #[command(flatten)]
         ends: EndArguments,
@@ -122,6 +128,7 @@ pub enum Command {
         seconds: f64,
     },
     /// Write the packets to a capture file instead of sending them
+    #[command(allow_negative_numbers = true)]
     Dump {
         #[command(flatten)]
         profile: Box<Profile>,
@@ -170,7 +177,22 @@ impl EndArguments {
         Duration::from_secs_f64(self.grace)
     }
 
+    /// What the report says of the device.
+    fn device(&self) -> Option<String> {
+        let inside = || match self.inside_core {
+            Some(core) => format!("inside this program, on core {core}"),
+            None => "inside this program, on any core".to_owned(),
+        };
+        self.device.clone().or_else(|| (!self.inside.is_empty()).then(inside))
+    }
+
     fn ends(&self) -> Result<Ends> {
+        for (core, what) in [(self.core, "--core"), (self.inside_core, "--inside-core")] {
+            let may = allowed_cores();
+            if let Some(core) = core.filter(|core| !may.contains(core)) {
+                bail!("{what} {core}: this program may run on these cores: {}", list(&may));
+            }
+        }
         if let Some(core) = self.core {
             pin(core)?;
         }
@@ -186,7 +208,6 @@ impl EndArguments {
 }
 
 fn pin(core: usize) -> Result<()> {
-    ensure!(core < rustix::thread::CpuSet::MAX_CPU, "--core {core}: no such core");
     let mut set = rustix::thread::CpuSet::new();
     set.set(core);
     let done = rustix::thread::sched_setaffinity(None, &set);
@@ -215,25 +236,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             one(ends, profile, (*rate, limit), (plot.as_ref(), stages.as_ref()), format)
         }
         Command::Rfc2544 { ends, profile, search } => {
-            let shown = std::io::stderr().is_terminal();
-            let mut say = |line: &str| {
-                if shown {
-                    eprintln!("{line}");
-                }
-            };
-            let device = ends.device.as_deref();
+            let (device, how) = (ends.device(), (search, ends.grace()));
+            let mut progress = Progress::on_terminal();
             let report =
-                rfc2544::run(&ends.ends()?, profile, (search, ends.grace()), device, &mut say)?;
+                rfc2544::run(&ends.ends()?, profile, how, device.as_deref(), &mut progress)?;
             print(format, &report, || report.text(), || report.csv())
         }
         Command::Sweep { ends, profile, over, rate, seconds, plot } => {
             let times = (Duration::from_secs_f64(*seconds), ends.grace());
-            let device = ends.device.as_deref();
-            let report = sweep::run(&ends.ends()?, profile, over, *rate, times, device)?;
-            if let Some(path) = plot {
-                plots::sweep(path, &report)?;
-            }
-            print(format, &report, || report.text(), || report.csv())
+            let device = ends.device();
+            let mut progress = Progress::on_terminal();
+            let report = sweep::run(
+                &ends.ends()?,
+                profile,
+                (over, *rate),
+                times,
+                device.as_deref(),
+                &mut progress,
+            )?;
+            print(format, &report, || report.text(), || report.csv())?;
+            plot.as_ref().map_or(Ok(()), |path| plots::sweep(path, &report))
         }
         Command::Connections { ends, profile, per_second, seconds } => {
             ensure!(
@@ -241,8 +263,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 "--per-second {per_second}: from 1 to 10,000,000"
             );
             let times = (Duration::from_secs_f64(*seconds), ends.grace());
-            let device = ends.device.as_deref();
-            let report = connections::run(&ends.ends()?, profile, *per_second, times, device)?;
+            let device = ends.device();
+            let mut progress = Progress::on_terminal();
+            let report = connections::run(
+                &ends.ends()?,
+                profile,
+                *per_second,
+                times,
+                device.as_deref(),
+                &mut progress,
+            )?;
             print(format, &report, || report.text(), || report.csv())
         }
         Command::Dump { profile, count, rate, file } => {
@@ -263,27 +293,28 @@ fn one(
 ) -> Result<()> {
     let frames = Frames::new(profile, rate.packets(profile.size.mean()))?;
     let mut rig = Rig::open(&ends.ends()?, frames.largest())?;
-    let place = Place::here(&rig, ends.device.as_deref());
+    let place = Place::here(&rig, ends.device().as_deref());
     // Different from what an earlier run may have left on its way.
     let trial = (std::process::id() as u16) | 1;
     let plan = Plan { trial, rate, limit, grace: ends.grace() };
-    let mut progress = Progress::new();
+    let mut progress = Progress::on_terminal();
     let before = rig.stages();
-    let outcome = trial::run(&mut rig, &frames, &plan, |glance| progress.show(&glance));
+    let outcome = trial::run(&mut rig, &frames, &plan, |glance| progress.trial("", &glance));
     progress.end();
     let stages = before.zip(rig.stages()).map(|(before, now)| now.since(&before));
     rig.close();
     let outcome = outcome?;
-    if let Some((path, stages)) = by_stage.zip(stages) {
-        plots::stages(path, &[(rate.to_string(), stages.to_vec())])?;
-    }
-    if let Some(path) = plot {
-        plots::latency(path, &profile.summary(), &[(rate.to_string(), &outcome.latency)])?;
-    }
     let report = RunReport { place, traffic: profile.summary(), figures: Figures::of(&outcome) };
     let text = || format!("{}{}\n{}", report.place.text(), report.traffic, report.figures.text());
     let csv = || format!("{}\n{}\n", Figures::CSV, report.figures.csv());
-    print(format, &report, text, csv)
+    // What was measured is shown also where a plot cannot be drawn.
+    print(format, &report, text, csv)?;
+    if let Some((path, stages)) = by_stage.zip(stages) {
+        plots::stages(path, &[(rate.to_string(), stages.to_vec())])?;
+    }
+    plot.map_or(Ok(()), |path| {
+        plots::latency(path, &report.traffic, &[(rate.to_string(), &outcome.latency)])
+    })
 }
 
 fn print<T: Serialize>(
@@ -298,43 +329,6 @@ fn print<T: Serialize>(
         Format::Json => serde_json::to_string_pretty(report)? + "\n",
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
-}
-
-/// A line on the terminal that is written again and again; nothing where there is no terminal.
-struct Progress {
-    shown: bool,
-    last: Option<Glance>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { shown: std::io::stderr().is_terminal(), last: None }
-    }
-
-    fn show(&mut self, glance: &Glance) {
-        let since = glance.seconds - self.last.map_or(0.0, |l| l.seconds);
-        if !self.shown || since < 0.5 {
-            return;
-        }
-        let sent = (glance.sent - self.last.map_or(0, |l| l.sent)) as f64 / since;
-        let came = (glance.received - self.last.map_or(0, |l| l.received)) as f64 / since;
-        eprint!(
-            "\r\x1b[K{:6.1} s  sent {}  received {}  on the way or lost {}  reordered {}  copies {}",
-            glance.seconds,
-            scaled(sent, "pps"),
-            scaled(came, "pps"),
-            glance.sent.saturating_sub(glance.received),
-            glance.reordered,
-            glance.duplicated
-        );
-        self.last = Some(*glance);
-    }
-
-    fn end(&self) {
-        if self.last.is_some() {
-            eprint!("\r\x1b[K");
-        }
-    }
 }
 
 /// End the trial that is running, and show what it gave.
@@ -356,5 +350,27 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["pktgen", "run"]).is_err(), "no ends");
         assert!(Arguments::try_parse_from(["pktgen", "run", "a", "--inside", "x"]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_option_that_it_is_in() {
+        for (line, words) in [
+            ("run a b --rate -5", &["--rate", "-5"][..]),
+            ("run a b --seed -1", &["--seed", "-1"]),
+            ("run a b --src-mac 1", &["--src-mac", "`1`", "02:00:00:00:00:01"]),
+            ("run a b --new-flows many", &["--new-flows", "`many`"]),
+            ("run a b --plot x.png", &["--plot", "x.png", ".svg"]),
+            ("run --inside drop --stages /nonexistent/x.svg", &["--stages", "/nonexistent"]),
+            ("rfc2544 a b --precision 60", &["--precision", "`60`", "0.01 to 50"]),
+            ("rfc2544 a b --precision 0", &["--precision", "`0`"]),
+            ("rfc2544 a b --lowest max", &["--lowest", "`max`"]),
+            ("sweep a b --over 1,200000000", &["--over", "200000000", "100000000"]),
+        ] {
+            let words_of = std::iter::once("pktgen").chain(line.split_whitespace());
+            let text = Arguments::try_parse_from(words_of).expect_err(line).to_string();
+            for word in words {
+                assert!(text.contains(word), "{line} does not say {word}: {text}");
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::frames::Frames;
 use super::profile::{Profile, Protocol};
+use super::progress::Progress;
 use super::rate::scaled;
 use super::report::{Latency, Place};
 use super::rig::{Ends, Rig};
@@ -68,7 +69,8 @@ impl Report {
             scaled(self.wanted_per_second, "conn/s")
         );
         text += &format!(
-            "completed  {}: {}\nfailed     {}\n",
+            "answered   {}\ncompleted  {}: {}\nfailed     {}\n",
+            self.established,
             self.completed,
             scaled(self.completed_per_second, "conn/s"),
             self.failed
@@ -84,16 +86,24 @@ impl Report {
 
     /// Head and one line.
     pub fn csv(&self) -> String {
+        let latency = |of: fn(&Latency) -> f64| {
+            self.latency_us.as_ref().map_or_else(String::new, |l| format!("{:.3}", of(l)))
+        };
         format!(
-            "wanted_per_second,seconds,opened,established,completed,completed_per_second,failed\n\
-             {},{:.6},{},{},{},{:.3},{}\n",
+            "wanted_per_second,seconds,opened,established,completed,completed_per_second,failed,\
+             latency_min_us,latency_p50_us,latency_p99_us,latency_max_us\n\
+             {},{:.6},{},{},{},{:.3},{},{},{},{},{}\n",
             self.wanted_per_second,
             self.seconds,
             self.opened,
             self.established,
             self.completed,
             self.completed_per_second,
-            self.failed
+            self.failed,
+            latency(|l| l.min),
+            latency(|l| l.p50),
+            latency(|l| l.p99),
+            latency(|l| l.max)
         )
     }
 }
@@ -247,6 +257,17 @@ impl Client {
         (newest - found < REMEMBERED as u64).then_some(found)
     }
 
+    /// How it goes, for a terminal, so many nanoseconds after the start.
+    fn line(&self, now: u64) -> String {
+        format!(
+            "{:6.1} s  opened {}  established {}  completed {}",
+            now as f64 / 1e9,
+            self.opened,
+            self.established,
+            self.completed
+        )
+    }
+
     fn answer(&mut self, frame: &[u8], now: u64) {
         let Some(segment) = Segment::parse(frame) else { return };
         let Some(number) = self.number(segment.ack) else { return };
@@ -296,9 +317,11 @@ pub fn run(
     per_second: f64,
     (time, grace): (Duration, Duration),
     device: Option<&str>,
+    progress: &mut Progress,
 ) -> Result<Report> {
     ensure!(profile.vni.is_none(), "connections inside VXLAN cannot be opened: leave --vni out");
     ensure!(profile.pcap.is_none(), "connections are not taken from a file: leave --pcap out");
+    ensure!(profile.new_flows.is_none(), "each connection is a new flow: leave --new-flows out");
     let mut profile = Profile { protocol: Protocol::Tcp, ..profile.clone() };
     profile.size = "128".parse().map_err(anyhow::Error::msg)?;
     if profile.flows == 1 {
@@ -308,8 +331,9 @@ pub fn run(
     let frames = Frames::new(&profile, None)?;
     let mut rig = Rig::open(ends, 128)?;
     let place = Place::here(&rig, device);
-    let result = drive(&mut rig, &frames, per_second, time, grace);
+    let result = drive(&mut rig, &frames, per_second, (time, grace), progress);
     rig.close();
+    progress.end();
     let (client, seconds) = result?;
     Ok(Report {
         place,
@@ -328,8 +352,8 @@ fn drive(
     rig: &mut Rig,
     frames: &Frames,
     per_second: f64,
-    time: Duration,
-    grace: Duration,
+    (time, grace): (Duration, Duration),
+    progress: &mut Progress,
 ) -> Result<(Client, f64)> {
     let mut client = Client {
         begun: vec![0; REMEMBERED],
@@ -366,6 +390,7 @@ fn drive(
             client.opened += 1;
             client.waiting.add(&segment, &bytes, false, (first, 0, SYN));
         }
+        progress.line(|| client.line(at));
         client.waiting.send(rig, false);
         let settled = rig.is_settled();
         let got = rig.receive_both(
@@ -396,7 +421,8 @@ mod tests {
             let flows = "in_port=1,actions=output:2
                 in_port=2,actions=output:1";
             let ends = Ends::Inside { flows: flows.into(), core: None };
-            let report = run(&ends, &profile, 2000.0, TIMES, None).expect(words);
+            let report =
+                run(&ends, &profile, 2000.0, TIMES, None, &mut Progress::none()).expect(words);
             assert!(report.opened > 0, "{words}");
             assert_eq!((report.completed, report.established), (report.opened, report.opened));
             assert_eq!(report.failed, 0, "{words}");
@@ -412,7 +438,8 @@ mod tests {
             table=2,tcp,ct_state=+trk+est,actions=output:1";
         let ends = Ends::Inside { flows: flows.into(), core: None };
         let profile = profile("--sources 5").expect("a profile");
-        let report = run(&ends, &profile, 2000.0, TIMES, None).expect("a report");
+        let report =
+            run(&ends, &profile, 2000.0, TIMES, None, &mut Progress::none()).expect("a report");
         assert!(report.opened > 0);
         assert_eq!(report.completed, report.opened);
     }
@@ -423,7 +450,8 @@ mod tests {
             in_port=1,priority=1,actions=output:2
             in_port=2,actions=output:1";
         let ends = Ends::Inside { flows: flows.into(), core: None };
-        let report = run(&ends, &profile("").expect("a profile"), 500.0, TIMES, None);
+        let report =
+            run(&ends, &profile("").expect("a profile"), 500.0, TIMES, None, &mut Progress::none());
         let report = report.expect("a report");
         assert_eq!((report.completed, report.failed), (0, report.opened));
         assert_eq!(report.established, report.opened);

@@ -9,7 +9,7 @@
 //! that each flow comes once in each round of `flows` packets; with new flows a second, the window of flows
 //! moves on with N.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use flow::checksum::Sum;
 use ports::trace::Trace;
 
@@ -65,8 +65,8 @@ impl Frames {
     pub fn new(profile: &Profile, pps: Option<f64>) -> Result<Self> {
         profile.check()?;
         if let Some(path) = &profile.pcap {
-            let trace = Trace::from_pcap(path)?;
-            ensure!(!trace.is_empty(), "{}: the file has no frame", path.display());
+            let trace = Trace::from_pcap(path).map_err(|e| anyhow!("--pcap {e}"))?;
+            ensure!(!trace.is_empty(), "--pcap {}: the file has no frame", path.display());
             let sizes = (0..trace.len()).filter_map(|i| Some(trace.frame(i)?.len() + FCS));
             let (sum, largest) = sizes.fold((0, 0), |(sum, max), n| (sum + n, max.max(n)));
             let mean = sum as f64 / trace.len() as f64;
@@ -75,6 +75,15 @@ impl Frames {
         let made = Made::new(profile, pps)?;
         let (mean, largest) = (profile.size.mean(), profile.size.largest());
         Ok(Self { kind: Kind::Made(Box::new(made)), mean, largest })
+    }
+
+    /// Go on at so many packets a second: new flows are as many a second as before.
+    pub fn set_rate(&mut self, pps: f64) {
+        if let Kind::Made(made) = &mut self.kind
+            && let Some(new) = made.profile.new_flows
+        {
+            made.churn = churn(new, pps);
+        }
     }
 
     /// Whether packets carry a stamp.
@@ -106,6 +115,11 @@ impl Frames {
     }
 }
 
+/// New flows a packet, of so many a second, in units of 2^-32.
+fn churn(new: f64, pps: f64) -> u64 {
+    (new / pps * (1u64 << 32) as f64) as u64
+}
+
 impl Made {
     fn new(profile: &Profile, pps: Option<f64>) -> Result<Self> {
         let layout = Layout::new(profile);
@@ -121,9 +135,9 @@ impl Made {
         let offset = random.next() % flows;
         let churn = match (profile.new_flows, pps) {
             (None, _) => 0,
-            (Some(new), Some(pps)) => (new / pps * (1u64 << 32) as f64) as u64,
+            (Some(new), Some(pps)) => churn(new, pps),
             (Some(_), None) => {
-                return Err(anyhow::anyhow!("--new-flows needs a --rate to count seconds by"));
+                return Err(anyhow!("--new-flows needs a --rate to count seconds by"));
             }
         };
         let templates = sizes.iter().map(|size| Template::new(profile, &layout, *size)).collect();

@@ -5,8 +5,8 @@
 //! AF_XDP, or memory ports of a switch inside this process. A [`trial`] sends at a rate for a time and
 //! follows every packet by the stamp in its last bytes ([`stamp`], [`tracker`]). On trials are built the
 //! search for the highest rate without loss ([`search`], [`rfc2544`]), the sweep over numbers of flows
-//! ([`sweep`]) and the opening of TCP connections ([`connections`]). [`report`] shows what came out, for people
-//! and programs; [`plots`] draws it.
+//! ([`sweep`]) and the opening of TCP connections ([`connections`]). [`progress`] shows how they go on, [`report`] what
+//! came out, for people and programs; [`plots`] draws it.
 //!
 //! Must not know: how the device forwards.
 
@@ -16,6 +16,7 @@ pub mod cpu;
 pub mod frames;
 pub mod plots;
 pub mod profile;
+pub mod progress;
 pub mod rate;
 pub mod report;
 pub mod rfc2544;

@@ -1,6 +1,6 @@
 //! Figures drawn, as SVG.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use engine::stages::Stage;
@@ -164,6 +164,22 @@ pub fn stacks(
     })
 }
 
+/// The name of a plot on the command line, checked before anything is measured for it.
+///
+/// # Errors
+/// If it is no `.svg`, or its directory is not there.
+pub fn file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.extension().is_none_or(|ending| ending != "svg") {
+        return Err(format!("`{text}`: plots are SVG, the name of the file ends in .svg"));
+    }
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match parent {
+        Some(dir) if !dir.is_dir() => Err(format!("there is no directory {}", dir.display())),
+        _ => Ok(path),
+    }
+}
+
 /// What a packet costs by stage, one bar for each name.
 ///
 /// # Errors
@@ -261,6 +277,16 @@ mod tests {
         }
         let text = drawn(|path| latency(path, "Delays", &[("50 %".to_owned(), &histogram)]));
         assert!(text.contains("Delays") && text.contains("microseconds"));
+    }
+
+    #[test]
+    fn names_of_plots_are_checked_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let there = dir.path().join("x.svg").display().to_string();
+        assert!(file("x.svg").is_ok() && file(&there).is_ok());
+        assert!(file("x.png").is_err_and(|e| e.contains(".svg")));
+        assert!(file("svg").is_err() && file("").is_err());
+        assert!(file("/nonexistent/x.svg").is_err_and(|e| e.contains("no directory /nonexistent")));
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl FromStr for Numbers {
     }
 }
 
+/// A number with or without a fraction.
+pub fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number"))
+}
+
 /// The traffic, as the command line says it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Traffic")]
@@ -66,7 +71,7 @@ pub struct Profile {
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub sources: u32,
     /// New flows a second: as many of the oldest are not used any more
-    #[arg(long, value_name = "N", conflicts_with = "pcap")]
+    #[arg(long, value_name = "N", conflicts_with = "pcap", value_parser = number)]
     pub new_flows: Option<f64>,
     /// Protocol inside
     #[arg(long, value_enum, default_value_t = Protocol::Udp)]
@@ -135,11 +140,13 @@ impl Profile {
             ensure!(*id < 1 << 24, "--vni {id}: a network identifier is below 16,777,216");
         }
         ensure!(self.tunnel.len() == 2, "--tunnel: two addresses, such as 172.16.0.2,172.16.0.1");
-        for mac in [self.src_mac, self.dst_mac] {
-            ensure!(mac.0[0] & 1 == 0, "{mac} is the address of a group, not of a machine");
-        }
+        let mac = self.src_mac;
+        ensure!(mac.0[0] & 1 == 0, "--src-mac {mac} is the address of a group, not of a machine");
         if let Some(n) = self.new_flows {
-            ensure!(n > 0.0 && n.is_finite(), "--new-flows {n}: more than 0");
+            ensure!(
+                n > 0.0 && n <= f64::from(MOST_FLOWS),
+                "--new-flows {n}: more than 0, at most {MOST_FLOWS}"
+            );
         }
         let most = Layout::new(self).most_flows(self.sources);
         if u64::from(self.flows) > most {
@@ -148,7 +155,7 @@ impl Profile {
         let need = Layout::new(self).headers() + stamp::LEN + FCS;
         if self.size.smallest() < need {
             bail!(
-                "frames of {} bytes have no room for these headers and the {} bytes that packets are \
+                "--size {}: there is no room for these headers and the {} bytes that packets are \
                  followed by: at least {need} (--size {need})",
                 self.size.smallest(),
                 stamp::LEN
@@ -159,6 +166,12 @@ impl Profile {
 
     /// What it is, in a line for reports.
     pub fn summary(&self) -> String {
+        let flows = if self.flows == 1 { "flow" } else { "flows" };
+        self.summary_of(&format!("{} {flows}", self.flows))
+    }
+
+    /// The same with other words for how many flows.
+    pub fn summary_of(&self, flows: &str) -> String {
         if let Some(path) = &self.pcap {
             return format!("frames of {}", path.display());
         }
@@ -167,16 +180,17 @@ impl Profile {
             Protocol::Tcp => "TCP",
         };
         let ip = if self.ipv6 { "IPv6" } else { "IPv4" };
-        let mut text = format!("{} bytes, {} flows of {protocol}/{ip}", self.size, self.flows);
+        let mut text = format!("{}, {flows} of {protocol}/{ip}", self.size.describe());
         if self.sources > 1 {
             text += &format!(" from {} sources", self.sources);
         }
         if let Some(n) = self.new_flows {
             text += &format!(", {n} new a second");
         }
-        for (ids, what) in [(&self.vlan, "VLANs"), (&self.vni, "VXLAN networks")] {
+        for (ids, what) in [(&self.vlan, "VLAN"), (&self.vni, "VXLAN network")] {
             if let Some(ids) = ids {
-                text += &format!(", {} {what}", ids.0.len());
+                let several = if ids.0.len() == 1 { "" } else { "s" };
+                text += &format!(", {} {what}{several}", ids.0.len());
             }
         }
         text + &format!(", seed {}", self.seed)
@@ -214,7 +228,10 @@ pub(crate) mod tests {
         assert!(refused("--vlan 9-5").contains("ends before"));
         assert!(refused("--src-mac 01:00:5e:00:00:01").contains("group"));
         assert!(refused("--pcap x --flows 5").contains("--flows"));
-        assert!(refused("--new-flows 0").contains("more than 0"));
+        assert!(refused("--new-flows 0").contains("--new-flows 0: more than 0"));
+        assert!(refused("--new-flows 1e300").contains("at most"));
+        assert!(refused("--new-flows many").contains("`many` is no number"));
+        assert!(profile("--dst-mac ff:ff:ff:ff:ff:ff").is_ok(), "frames for all are flooded");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::rate::scaled;
 use super::rig::{PortInfo, Rig};
 use super::trial::Outcome;
 
+/// The share of the rate wanted from which on the sender has kept up.
+pub const KEPT_UP: f64 = 0.98;
+
 /// Where a measurement was made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Place {
@@ -36,7 +39,6 @@ impl Place {
 
     /// Lines for people.
     pub fn text(&self) -> String {
-        let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
         let mut text = format!("{}, kernel {}\n", self.machine, self.kernel);
         for port in &self.ports {
             if port.mode == "memory" {
@@ -46,12 +48,14 @@ impl Place {
             let copy = if port.zero_copy { "zero-copy" } else { "copy" };
             let mtu = port.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
             let queues = if port.queues == 1 { "queue" } else { "queues" };
+            let driver = if port.driver.is_empty() { "unknown driver" } else { &port.driver };
             text += &format!(
-                "{}: {}, {} XDP, {copy}, {} {queues}{mtu}\n",
-                port.name, port.driver, port.mode, port.queues
+                "{}: {driver}, {} XDP, {copy}, {} {queues}{mtu}\n",
+                port.name, port.mode, port.queues
             );
         }
-        text += &format!("generator on core {}", cores.join(" or "));
+        let cores = if self.cores.len() == 1 { "core" } else { "cores" };
+        text += &format!("generator on {cores} {}", list(&self.cores));
         match &self.device {
             Some(device) => text + &format!("; device: {device}\n"),
             None => text + "\n",
@@ -60,9 +64,14 @@ impl Place {
 }
 
 /// Cores that the calling thread may run on.
-fn allowed_cores() -> Vec<usize> {
+pub fn allowed_cores() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+/// Numbers of cores: `0, 1`.
+pub fn list(cores: &[usize]) -> String {
+    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Delays in microseconds.
@@ -155,6 +164,7 @@ impl Figures {
 
     /// Lines for people.
     pub fn text(&self) -> String {
+        let short = |wanted: &f64| self.offered_pps < wanted * KEPT_UP;
         let mut lines = vec![
             format!(
                 "sent       {} packets in {:.2} s: {}, {}",
@@ -167,6 +177,10 @@ impl Figures {
             format!("lost       {} ({:.4} %)", self.lost, self.loss * 100.0),
             format!("reordered  {}, duplicated {}", self.reordered, self.duplicated),
         ];
+        if let Some(wanted) = self.wanted_pps.filter(short) {
+            let wanted = scaled(wanted, "pps");
+            lines.insert(1, format!("           {wanted} were wanted: the sender did not keep up"));
+        }
         if let Some(l) = &self.latency_us {
             lines.push(format!(
                 "latency    min {:.1}, p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} us",

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
 use super::frames::Frames;
 use super::profile::Profile;
+use super::progress::Progress;
 use super::rate::{Rate, scaled};
 use super::report::{Figures, Place};
 use super::rig::{Ends, Rig};
@@ -23,16 +24,16 @@ use super::trial::{self, Limit, Plan};
 #[command(next_help_heading = "Search")]
 pub struct SearchArguments {
     /// Highest rate: the first trial
-    #[arg(long, default_value = "20Mpps", value_name = "RATE")]
+    #[arg(long, default_value = "20Mpps", value_name = "RATE", value_parser = bounded)]
     pub highest: Rate,
     /// Lowest rate that is tried
-    #[arg(long, default_value = "1kpps", value_name = "RATE")]
+    #[arg(long, default_value = "1kpps", value_name = "RATE", value_parser = bounded)]
     pub lowest: Rate,
     /// Seconds of a trial; RFC 2544 wants 60
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = seconds)]
     pub trial: f64,
     /// How close to the true rate, in percent of it
-    #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = precision)]
     pub precision: f64,
     /// Loss that still counts as none, in percent
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = percent)]
@@ -53,6 +54,21 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
         _ => Err(format!("`{text}`: a percentage from 0 to 100")),
+    }
+}
+
+fn precision(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(value) if (0.01..=50.0).contains(&value) => Ok(value),
+        _ => Err(format!("`{text}`: a percentage from 0.01 to 50")),
+    }
+}
+
+/// A rate that is a number.
+fn bounded(text: &str) -> Result<Rate, String> {
+    match text.parse()? {
+        Rate::Max => Err("`max` is no bound: a rate such as 20Mpps or 10Gbit".into()),
+        rate => Ok(rate),
     }
 }
 
@@ -90,11 +106,13 @@ pub struct Report {
 /// A rig as a device that can be asked.
 struct Asked<'a> {
     rig: &'a mut Rig,
-    frames: &'a Frames,
+    frames: &'a mut Frames,
     time: Duration,
     grace: Duration,
     trials: u16,
-    say: &'a mut dyn FnMut(&str),
+    /// Which size this is about.
+    size: String,
+    progress: &'a mut Progress,
 }
 
 impl Asked<'_> {
@@ -102,7 +120,10 @@ impl Asked<'_> {
         self.trials = self.trials.wrapping_add(1);
         let limit = Limit { time: Some(self.time), packets: None };
         let plan = Plan { trial: self.trials, rate: Rate::Packets(rate), limit, grace: self.grace };
-        let outcome = trial::run(self.rig, self.frames, &plan, |_| {})?;
+        self.frames.set_rate(rate);
+        let (progress, what) = (&mut *self.progress, format!("{} at {}", self.size, plan.rate));
+        let outcome =
+            trial::run(self.rig, self.frames, &plan, |glance| progress.trial(&what, &glance))?;
         Ok(Figures::of(&outcome))
     }
 }
@@ -116,18 +137,19 @@ impl Device for Asked<'_> {
             carried: figures.carried_pps,
             loss: figures.loss,
         };
-        (self.say)(&format!(
-            "{}: {} offered, {:.4} % lost",
+        self.progress.say(&format!(
+            "{} at {}: {} offered, {:.4} % lost",
+            self.size,
             scaled(rate, "pps"),
             scaled(answer.offered, "pps"),
             answer.loss * 100.0
         ));
-        anyhow::ensure!(!trial::STOP.load(std::sync::atomic::Ordering::Relaxed), "interrupted");
+        ensure!(!trial::STOP.load(std::sync::atomic::Ordering::Relaxed), "interrupted");
         Ok(answer)
     }
 }
 
-/// Search for every size, with that grace after each trial. `say` is told of each trial.
+/// Search for every size, with that grace after each trial.
 ///
 /// # Errors
 /// If the rig cannot be opened or the profile not be sent.
@@ -136,8 +158,14 @@ pub fn run(
     profile: &Profile,
     (arguments, grace): (&SearchArguments, Duration),
     device: Option<&str>,
-    say: &mut dyn FnMut(&str),
+    progress: &mut Progress,
 ) -> Result<Report> {
+    ensure!(
+        arguments.partial_loss >= arguments.loss,
+        "--partial-loss {} is less than --loss {}",
+        arguments.partial_loss,
+        arguments.loss
+    );
     let sizes: Vec<Sizes> = match arguments.all_sizes {
         true => RFC2544.iter().filter_map(|size| size.to_string().parse().ok()).collect(),
         false => vec![profile.size.clone()],
@@ -150,7 +178,10 @@ pub fn run(
     let mut rig = Rig::open(ends, largest)?;
     let mut report = Report {
         place: Place::here(&rig, device),
-        traffic: profile.summary(),
+        traffic: match arguments.all_sizes {
+            true => Profile { size: all_of(&sizes)?, ..profile.clone() }.summary(),
+            false => profile.summary(),
+        },
         trial: arguments.trial,
         precision_percent: arguments.precision,
         sizes: Vec::new(),
@@ -158,32 +189,43 @@ pub fn run(
     let mut done = || -> Result<()> {
         for size in &sizes {
             let profile = Profile { size: size.clone(), ..profile.clone() };
-            report.sizes.push(one(&mut rig, &profile, (arguments, grace), say)?);
+            report.sizes.push(one(&mut rig, &profile, (arguments, grace), progress)?);
         }
         Ok(())
     };
     let done = done();
     rig.close();
+    progress.end();
     done.map(|()| report)
+}
+
+/// All of them, for the report.
+fn all_of(sizes: &[Sizes]) -> Result<Sizes> {
+    let names: Vec<String> = sizes.iter().map(Sizes::to_string).collect();
+    names.join(",").parse().map_err(anyhow::Error::msg)
 }
 
 fn one(
     rig: &mut Rig,
     profile: &Profile,
     (arguments, grace): (&SearchArguments, Duration),
-    say: &mut dyn FnMut(&str),
+    progress: &mut Progress,
 ) -> Result<SizeReport> {
-    let mean = profile.size.mean();
+    // New flows are counted by the rate of each trial.
+    let mut frames = Frames::new(profile, Some(1.0))?;
+    let mean = frames.mean_size();
     let rate = |rate: Rate, otherwise: f64| rate.packets(mean).unwrap_or(otherwise);
     let options = Options {
         highest: rate(arguments.highest, 2e7),
         lowest: rate(arguments.lowest, 1000.0),
-        precision: (arguments.precision / 100.0).max(0.0001),
+        precision: arguments.precision / 100.0,
     };
-    // New flows a second are counted by the highest rate; at lower ones there are fewer.
-    let frames = Frames::new(profile, Some(options.highest))?;
     let time = Duration::from_secs_f64(arguments.trial);
-    let mut asked = Asked { rig, frames: &frames, time, grace, trials: 0, say };
+    let size = match &profile.pcap {
+        Some(path) => path.display().to_string(),
+        None => profile.size.describe(),
+    };
+    let mut asked = Asked { rig, frames: &mut frames, time, grace, trials: 0, size, progress };
     let thresholds = [arguments.loss / 100.0, arguments.partial_loss / 100.0];
     let (found, trials) = search::search_all(&mut asked, &thresholds, &options)?;
     let [no_drop, partial_drop] = found[..] else { anyhow::bail!("two results were expected") };
@@ -232,12 +274,12 @@ impl Report {
                 );
             }
         }
-        if self
-            .sizes
-            .iter()
-            .any(|s| s.no_drop.limited_by_sender || s.partial_drop.limited_by_sender)
-        {
+        let found = || self.sizes.iter().flat_map(|s| [&s.no_drop, &s.partial_drop]);
+        if found().any(|f| f.limited_by_sender) {
             text += "> the sender could not send more: the device may carry more\n";
+        }
+        if found().any(|f| f.failed.is_none()) {
+            text += "> nothing above --highest was tried: the device may carry more\n";
         }
         text
     }

@@ -188,9 +188,10 @@ impl Rig {
                 mtu: None,
             });
         }
-        let mods = parse_flows(flows, FlowCommand::Add, &NoNames)?;
+        let mods = parse_flows(flows, FlowCommand::Add, &NoNames);
+        let mods = mods.map_err(|e| anyhow::anyhow!("--inside: {e}"))?;
         let done = switch.apply_flow_mods(bridge, &mods, 1);
-        done.map_err(|(line, e)| anyhow::anyhow!("flow {}: {e}", line + 1))?;
+        done.map_err(|(line, e)| anyhow::anyhow!("--inside: flow {}: {e}", line + 1))?;
         if let Some(snapshot) = switch.commit() {
             engine.publish(snapshot)?;
         }
@@ -365,7 +366,8 @@ fn take(port: &mut Port, pool: &mut FramePool, mut packet: impl FnMut(&Packet)) 
 /// The interfaces there are, for somebody who asked for another.
 fn explain(error: PortError, name: &str, system: &PortSystem) -> anyhow::Error {
     if !matches!(error, PortError::NoSuchInterface { .. }) {
-        return error.into();
+        // Its text has its cause in it.
+        return anyhow::anyhow!("{error}");
     }
     let mut there: Vec<&str> = system.links.links().map(|l| l.name.as_str()).collect();
     there.sort_unstable();

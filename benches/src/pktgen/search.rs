@@ -10,6 +10,9 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use super::rate::scaled;
+use super::report::KEPT_UP;
+
 /// Most trials of one search, whatever the precision.
 const MOST_TRIALS: usize = 64;
 
@@ -38,7 +41,7 @@ pub struct Answer {
 impl Answer {
     /// Whether the sender kept up.
     pub fn was_offered(&self) -> bool {
-        self.offered >= self.wanted * 0.98
+        self.offered >= self.wanted * KEPT_UP
     }
 
     fn passes(&self, threshold: f64) -> bool {
@@ -125,9 +128,9 @@ pub fn search_all(
 ) -> Result<(Vec<Found>, Vec<Answer>)> {
     ensure!(
         options.lowest > 0.0 && options.lowest <= options.highest,
-        "the lowest rate, {}, is not between 0 and the highest, {}",
-        options.lowest,
-        options.highest
+        "--lowest {} is above --highest {}",
+        scaled(options.lowest, "pps"),
+        scaled(options.highest, "pps")
     );
     ensure!(
         (0.0001..=0.5).contains(&options.precision),

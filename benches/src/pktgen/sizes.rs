@@ -32,6 +32,15 @@ impl Sizes {
         self.cycle.iter().sum::<usize>() as f64 / self.cycle.len() as f64
     }
 
+    /// In words: `64 bytes`, `64, 1518 bytes in turn`.
+    pub fn describe(&self) -> String {
+        match self.cycle.as_slice() {
+            _ if self.text == "imix" => format!("imix ({:.0} bytes on average)", self.mean()),
+            [size] => format!("{size} bytes"),
+            _ => format!("{} bytes in turn", self.text.replace(',', ", ")),
+        }
+    }
+
     /// The largest of them.
     pub fn largest(&self) -> usize {
         self.cycle.iter().copied().max().unwrap_or(0)
@@ -83,6 +92,9 @@ mod tests {
         let imix = sizes("imix").expect("imix");
         assert_eq!((imix.cycle().len(), imix.largest(), imix.smallest()), (12, 1518, 64));
         assert!((imix.mean() - (7.0 * 64.0 + 4.0 * 594.0 + 1518.0) / 12.0).abs() < 1e-9);
+        assert_eq!(imix.describe(), "imix (362 bytes on average)");
+        assert_eq!(sizes("64,1518").expect("sizes").describe(), "64, 1518 bytes in turn");
+        assert_eq!(sizes("64").expect("a size").describe(), "64 bytes");
         for bad in ["", "63", "9217", "64,", "small", "-1", "64-128"] {
             assert!(sizes(bad).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::frames::Frames;
 use super::profile::Profile;
+use super::progress::Progress;
 use super::rate::{Rate, scaled};
 use super::report::{Figures, Place};
 use super::rig::{Ends, Rig};
@@ -34,12 +35,14 @@ pub struct Point {
 pub fn run(
     ends: &Ends,
     profile: &Profile,
-    flows: &[u32],
-    rate: Rate,
+    (flows, rate): (&[u32], Rate),
     (time, grace): (Duration, Duration),
     device: Option<&str>,
+    progress: &mut Progress,
 ) -> Result<Report> {
-    ensure!(!flows.is_empty(), "no number of flows");
+    ensure!(!flows.is_empty(), "--over: no number of flows");
+    ensure!(profile.pcap.is_none(), "--pcap: a file has the flows that it has: leave it out");
+    ensure!(profile.flows == 1, "--flows {}: a sweep has those of --over", profile.flows);
     let made: Result<Vec<Frames>> = flows
         .iter()
         .map(|flows| {
@@ -49,28 +52,36 @@ pub fn run(
         .collect();
     let made = made?;
     let largest = made.iter().map(Frames::largest).max().context("no frames")?;
+    let numbers: Vec<String> = flows.iter().map(u32::to_string).collect();
+    let traffic =
+        profile.summary_of(&format!("{} flows", numbers.join(", ")));
     let mut rig = Rig::open(ends, largest)?;
     let place = Place::here(&rig, device);
     let mut points = Vec::new();
     let mut all = || -> Result<()> {
         for (number, (flows, frames)) in flows.iter().zip(&made).enumerate() {
             let limit = Limit { time: Some(time), packets: None };
+            let what = format!("{flows} flows");
             let plan = Plan { trial: number as u16 + 1, rate, limit, grace };
-            let outcome = trial::run(&mut rig, frames, &plan, |_| {})?;
+            let outcome = trial::run(&mut rig, frames, &plan, |glance| {
+                progress.trial(&what, &glance);
+            })?;
             points.push(Point { flows: *flows, figures: Figures::of(&outcome) });
         }
         Ok(())
     };
     let done = all();
     rig.close();
-    done.map(|()| Report { place, traffic: profile.summary(), points })
+    progress.end();
+    done.map(|()| Report { place, traffic, points })
 }
 
 impl Report {
     /// A table for people.
     pub fn text(&self) -> String {
         let mut text = self.place.text()
-            + "\n     flows        carried       lost   p50 us   p99 us  cycles\n";
+            + &self.traffic
+            + "\n\n     flows        carried       lost   p50 us   p99 us  cycles\n";
         for point in &self.points {
             let f = &point.figures;
             let latency = f.latency_us.as_ref();

@@ -293,10 +293,13 @@ fn errors(lab: &Lab) -> Result<()> {
         ("run g1 g2 --size 9000", &["9000", "MTU is 1500", "ip link set"]),
         ("run g1 g2 --protocol tcp", &["--size 72"]),
         ("run g1 g2 --rate fast", &["fast", "1.5Mpps"]),
-        ("run g1 g2 --pcap /nonexistent", &["/nonexistent"]),
+        ("run g1 g2 --pcap /nonexistent", &["--pcap /nonexistent"]),
+        ("run g1 g2 --core 4000", &["--core 4000", "these cores"]),
+        ("run --inside drop --inside-core 4000", &["--inside-core 4000"]),
         ("run", &["TX"]),
-        ("rfc2544 g1 g2 --lowest 5Mpps --highest 1Mpps", &["lowest"]),
-        ("run --inside nonsense", &["nonsense"]),
+        ("rfc2544 g1 g2 --lowest 5Mpps --highest 1Mpps", &["--lowest 5.00 Mpps", "1.00 Mpps"]),
+        ("rfc2544 g1 g2 --loss 1", &["--partial-loss 0.5", "--loss 1"]),
+        ("run --inside nonsense", &["--inside", "nonsense"]),
         ("ruun g1 g2", &["similar", "run"]),
     ] {
         let mut all = vec![program.as_str()];
