@@ -267,10 +267,12 @@ impl EngineBackend {
         for w in &shared.workers {
             let c = &w.counters;
             let packets = read(&c.packets);
-            let lookups = packets + read(&c.recirculated);
             let (busy, idle) = (read(&c.busy_cycles), read(&c.idle_cycles));
             let (pps, idle_share) = self.rates.of(w.index, packets, busy, idle);
             let (bursts, upcalls) = (read(&c.bursts), read(&c.upcalls));
+            // What finds nothing, or something stale, is looked up again: there are more answers than packets.
+            let (exact, classifier) = (read(&c.cache_hits), read(&c.classifier_hits));
+            let lookups = exact + classifier + upcalls;
             let queues = self.queues_of(w.index);
             workers.push(report::WorkerReport {
                 worker: w.index as u32,
@@ -279,8 +281,8 @@ impl EngineBackend {
                 packets,
                 packets_per_second: pps,
                 cycles_per_packet: share(busy, packets),
-                exact_hit_rate: share(read(&c.cache_hits), lookups),
-                megaflow_hit_rate: share(read(&c.classifier_hits), lookups),
+                exact_hit_rate: share(exact, lookups),
+                megaflow_hit_rate: share(classifier, lookups),
                 upcalls,
                 megaflows: read(&c.megaflows),
                 masks: read(&c.masks),
