@@ -14,14 +14,14 @@ pub struct BenchArguments {
     /// Only these rows, by name or by the beginning of a name: `forward-1,megaflow`
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
-    /// Only this peer: ovs-dpdk, ovs-afxdp, linux, bare; `none` measures the switch alone
-    #[arg(long, value_delimiter = ',')]
+    /// Only this peer; `none` measures the switch alone
+    #[arg(long, value_delimiter = ',', value_parser = ["ovs-dpdk", "ovs-afxdp", "linux", "bare", "none"])]
     peer: Vec<String>,
     /// Rounds; the switch and the peer take turns within each
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of measurement for each row and round
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Count instructions per packet too (callgrind; slow)
     #[arg(long)]
