@@ -5,7 +5,8 @@
 //!
 //! A delay of milliseconds is that of a scheduler that gives the core to another process, and says nothing of a switch:
 //! on both cores something else wants to run now and then. So the generator and the switch run as real-time threads,
-//! for stretches that are shorter than what the kernel lets such threads have at once (0.95 of each second).
+//! for stretches that are shorter, with the start of the generator, than what the kernel lets such threads have at once
+//! (0.95 of each second). The figure is the median of the stretches.
 
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ pub const ROWS: [&str; 6] = [
     "latency-90-p99",
 ];
 const SHARES: [f64; 3] = [0.1, 0.5, 0.9];
-/// Seconds of a stretch, and the rest of a second that others have after it.
-const STRETCH: f64 = 0.7;
+/// Seconds of a stretch, and what others have after it; a second that is asked for has two of them.
+const STRETCH: f64 = 0.5;
 const REST: Duration = Duration::from_millis(400);
 /// What runs a program as a real-time thread.
 const REAL_TIME: [&str; 3] = ["chrt", "--fifo", rig::PRIORITY];
@@ -64,7 +65,7 @@ fn at_loads(node: &Node, running: &Running, ask: &Ask) -> Result<Vec<Measurement
     for share in SHARES {
         let rate = format!("{:.0}", (ask.load * share).max(1.0));
         let mut stretches = [Rounds::default(), Rounds::default()];
-        for _ in 0..ask.seconds {
+        for _ in 0..2 * ask.seconds {
             running.set_real_time(true)?;
             let report = pktgen(node, &REAL_TIME, &rate, STRETCH);
             running.set_real_time(false)?;
