@@ -58,6 +58,12 @@ fn two(lab: &Lab) -> Result<()> {
         .filter(|map| map.get("packets").and_then(|p| p.as_u64()).unwrap_or(0) > 0)
         .count();
     ensure!(busy == 2, "{busy} workers had packets: {document}");
+    // What a worker that has just started looked up twice is no second packet: these are shares of lookups.
+    for worker in document["workers"].as_array().context("workers")? {
+        let (exact, megaflow) = (&worker["exact_hit_rate"], &worker["megaflow_hit_rate"]);
+        let shares = exact.as_f64().zip(megaflow.as_f64()).context("hit rates")?;
+        ensure!((0.0..=1.0 + 1e-9).contains(&(shares.0 + shares.1)), "{worker}");
+    }
     Ok(())
 }
 
