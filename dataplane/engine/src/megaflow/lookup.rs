@@ -46,8 +46,9 @@ impl Keys for Picked<'_> {
     }
 }
 
-/// The packets that are still looked for.
+/// The packets that are still looked for, in no order.
 pub(super) struct Asked<'a> {
+    /// Those from `len` on say nothing.
     pub keys: [&'a FlowKey; BURST],
     /// Which packet of the lookup each is.
     at: [u8; BURST],
@@ -88,18 +89,22 @@ impl<'a> Asked<'a> {
 
     /// All of them, as bits.
     #[inline(always)]
-    fn map(&self) -> u32 {
+    pub fn map(&self) -> u32 {
         (1u64 << self.len).wrapping_sub(1) as u32
     }
 
-    /// Those with these bits are found.
+    /// Those with these bits are found: others take their places.
     #[inline(always)]
-    fn forget(&mut self, found: u32) {
-        let left = self.map() & !found;
-        self.len = 0;
-        for i in bits(left) {
-            (self.keys[self.len], self.at[self.len]) = (self.keys[i], self.at[i]);
-            self.len += 1;
+    fn forget(&mut self, mut found: u32) {
+        if found == self.map() {
+            self.len = 0;
+        }
+        while self.len > 0 && found != 0 {
+            // The highest first, so that the last of all is never one of them.
+            let i = found.ilog2() as usize;
+            found &= !(1 << i);
+            self.len -= 1;
+            (self.keys[i], self.at[i]) = (self.keys[self.len], self.at[self.len]);
         }
     }
 }
@@ -180,30 +185,24 @@ impl<T> Megaflows<T> {
     fn recall(&mut self, c: usize, asked: &mut Asked<'_>, out: &mut [Found]) -> bool {
         /// After so many failures in a row, one burst of 32 is compared.
         const MOST: u8 = 5;
+        out.fill(Found::Miss);
         let class = &mut self.classifiers[c];
         let id = class.recent;
         if class.rest > 0 {
             class.rest -= 1;
-            out.fill(Found::Miss);
             return false;
         }
-        let Some(hot) = self.recent(c) else {
-            out.fill(Found::Miss);
-            return false;
-        };
-        let cold = &self.cold[id as usize];
-        let found = self.subtable_of(hot).of_megaflow(hot, cold, asked.keys());
+        let Some(hot) = self.recent(c) else { return false };
+        let found = self.subtable_of(hot).of_megaflow(hot, &self.cold[id as usize], asked);
         let of_it = hot.found(id);
-        let count = found.count_ones();
+        let (count, asked_for) = (found.count_ones(), asked.len);
         self.counters.cache_hits += u64::from(count);
         let class = &mut self.classifiers[c];
-        let asked_for = asked.len;
         if found == asked.map() {
             class.failures = 0;
             out.fill(of_it);
             return true;
         }
-        out.fill(Found::Miss);
         bits(found).for_each(|i| out[i] = of_it);
         asked.forget(found);
         if count as usize * 2 >= asked_for {

@@ -110,37 +110,38 @@ impl Layout {
         })
     }
 
-    /// Pack several keys. There may not be more than [`INLINE`] packed words.
+    /// Pack the first `n` keys. There may not be more than [`INLINE`] packed words.
     #[inline(always)]
-    pub fn pack_all(&self, keys: &[&FlowKey], columns: &mut Columns) {
+    pub fn pack_all(&self, n: usize, keys: &[&FlowKey; BURST], columns: &mut Columns) {
         debug_assert!(self.len <= INLINE);
         let mut begun = 0;
         for part in &self.parts {
             let into = usize::from(part.into) % INLINE;
             if into == begun {
                 begun += 1;
-                each(keys, &mut columns[into], |key, to| *to = part.of(key));
+                each(n, keys, &mut columns[into], |key, to| *to = part.of(key));
             } else {
-                each(keys, &mut columns[into], |key, to| *to |= part.of(key));
+                each(n, keys, &mut columns[into], |key, to| *to |= part.of(key));
             }
         }
     }
 }
 
-/// Do the same with keys and what belongs to each. Four at a time: so little is done with one that counting
-/// them would be a third of it.
+/// Do the same with the first `n` keys and what belongs to each, and with up to three more: in whole fours, so
+/// little is done with one. Counting single ones would be a third of it, and how many are left over is never
+/// foreseen.
 #[inline(always)]
-pub(super) fn each(keys: &[&FlowKey], with: &mut [u64; BURST], does: impl Fn(&FlowKey, &mut u64)) {
-    let with = &mut with[..keys.len()];
-    let (keys, last_keys) = keys.as_chunks::<4>();
-    let (with, last_with) = with.as_chunks_mut::<4>();
-    for (keys, with) in keys.iter().zip(with) {
+pub(super) fn each(
+    n: usize,
+    keys: &[&FlowKey; BURST],
+    with: &mut [u64; BURST],
+    does: impl Fn(&FlowKey, &mut u64),
+) {
+    let (keys, with) = (keys.as_chunks::<4>().0, with.as_chunks_mut::<4>().0);
+    for (keys, with) in keys.iter().zip(with).take(n.div_ceil(4)) {
         for (key, with) in keys.iter().zip(with) {
             does(key, with);
         }
-    }
-    for (key, with) in last_keys.iter().zip(last_with) {
-        does(key, with);
     }
 }
 
@@ -240,7 +241,8 @@ mod tests {
             let mut hashes = vec![0x5555; keys.len()];
             let wide = layout.len() > INLINE;
             if !wide {
-                layout.pack_all(&keys.iter().collect::<Vec<_>>(), &mut columns);
+                let all = std::array::from_fn(|i| keys.get(i).unwrap_or(&keys[0]));
+                layout.pack_all(keys.len(), &all, &mut columns);
                 Seeds(seeds).hash_all(&columns, layout.len(), &mut hashes);
             }
             for (i, key) in keys.iter().enumerate() {

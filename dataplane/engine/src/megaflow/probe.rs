@@ -3,8 +3,9 @@
 //! All packets of a burst are hashed, looked up in the index, and compared with the megaflows that it gives, one
 //! step after another: what the next step reads is fetched meanwhile.
 
-use flow::FlowKey;
+use arrayvec::ArrayVec;
 use flow::cpu::prefetch;
+use flow::{DP_WORDS, FlowKey};
 
 use super::lookup::{Asked, Scratch, bits};
 use super::packed::each;
@@ -29,19 +30,30 @@ impl Hot {
 }
 
 impl Subtable {
-    /// Which of the keys match a megaflow, as bits.
+    /// Which of the packets are of a megaflow, as bits.
     #[inline(always)]
-    pub(super) fn of_megaflow<T>(&self, hot: &Hot, cold: &Cold<T>, keys: &[&FlowKey]) -> u32 {
+    pub(super) fn of_megaflow<T>(&self, hot: &Hot, cold: &Cold<T>, asked: &Asked<'_>) -> u32 {
         let mut differ = [0; BURST];
         for (word, mask, value) in self.layout.unpack(|i| value(hot, cold, i)) {
-            each(keys, &mut differ, |key, differ| *differ |= (key.word(word) ^ value) & mask);
+            let compare =
+                |key: &FlowKey, differ: &mut u64| *differ |= (key.word(word) ^ value) & mask;
+            each(asked.len, &asked.keys, &mut differ, compare);
         }
-        let differ = &differ[..keys.len()];
-        let all = (1u64 << keys.len()).wrapping_sub(1) as u32;
+        let differ = &differ[..asked.len];
         if differ.iter().fold(0, |any, differ| any | differ) == 0 {
-            return all;
+            return asked.map();
         }
         differ.iter().enumerate().fold(0, |map, (i, differ)| map | u32::from(*differ == 0) << i)
+    }
+
+    /// The same where most are of another: one by one, each until a word says so.
+    #[inline(always)]
+    fn of_only<T>(&self, hot: &Hot, cold: &Cold<T>, asked: &Asked<'_>) -> u32 {
+        let words: ArrayVec<_, DP_WORDS> = self.layout.unpack(|i| value(hot, cold, i)).collect();
+        let is =
+            |key: &FlowKey| words.iter().all(|(i, mask, value)| (key.word(*i) ^ value) & mask == 0);
+        let keys = asked.keys().iter().enumerate();
+        keys.fold(0, |map, (i, key)| map | u32::from(is(key)) << i)
     }
 
     /// Whether a key matches a megaflow.
@@ -50,7 +62,8 @@ impl Subtable {
         if self.layout.len() <= INLINE {
             return self.layout.agrees(key, &hot.values);
         }
-        self.of_megaflow(hot, cold, &[key]) != 0
+        let mut words = self.layout.unpack(|i| value(hot, cold, i));
+        words.all(|(word, mask, value)| (key.word(word) ^ value) & mask == 0)
     }
 
     /// Look for packets; the bits of those found.
@@ -65,7 +78,7 @@ impl Subtable {
     ) -> u32 {
         if self.only != NONE {
             let (only, cold) = (&hot[self.only as usize], &cold[self.only as usize]);
-            let found = self.of_megaflow(only, cold, asked.keys());
+            let found = self.of_only(only, cold, asked);
             bits(found).for_each(|i| out[asked.at(i)] = only.found(self.only));
             return found;
         }
@@ -75,7 +88,7 @@ impl Subtable {
         }
         let Scratch { columns, hashes, ids, .. } = scratch;
         let (hashes, ids) = (&mut hashes[..asked.len], &mut ids[..asked.len]);
-        self.layout.pack_all(asked.keys(), columns);
+        self.layout.pack_all(asked.len, &asked.keys, columns);
         self.seeds.hash_all(columns, len, hashes);
         // Small tables are in the nearest cache anyway.
         let large = self.index.len() > 256;
