@@ -87,27 +87,23 @@ impl SetFields {
         }
         Ok(())
     }
-}
 
-impl SetFields {
     /// Set them in several packets, whose offsets `off` says; how many packets are done. If that is
-    /// not all of them, the next one fails as [`SetFields::set`] says, and those behind it may have some of the
-    /// fields set.
+    /// not all of them, the next one fails as [`SetFields::set`] says, and those behind it are unchanged.
+    ///
+    /// All fields of a packet are set before the next one's: the first lines of a burst's frames drive each
+    /// other out of the processor's cache, where they have few places.
     #[inline(always)]
     pub fn set_all(&self, packets: &mut [Packet], off: &[Offsets]) -> usize {
-        let mut done = packets.len().min(off.len());
-        if let Some(addresses) = &self.addresses {
-            done = done_until(packets[..done].iter_mut(), |p| addresses.set(p));
+        let packets = packets.iter_mut().zip(off);
+        match (self.addresses, self.ttl, &*self.others) {
+            // What a router does, with nothing to ask for each packet.
+            (Some(addresses), Some(ttl), []) => done_until(packets, |(packet, off)| {
+                addresses.set(packet)?;
+                set_ttl(packet, off, ttl, 0xff)
+            }),
+            _ => done_until(packets, |(packet, off)| self.set(packet, off)),
         }
-        if let Some(ttl) = self.ttl {
-            let packets = packets[..done].iter_mut().zip(off);
-            done = done_until(packets, |(p, off)| set_ttl(p, off, ttl, 0xff));
-        }
-        for (w, value, mask) in &self.others {
-            let packets = packets[..done].iter_mut().zip(off);
-            done = done_until(packets, |(p, off)| set_word(p, off, *w, *value, *mask));
-        }
-        done
     }
 }
 

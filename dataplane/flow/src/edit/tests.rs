@@ -232,7 +232,7 @@ proptest! {
     }
 
     /// Fields set in several packets are what they are when set in one after the other, up to the first
-    /// that cannot have them; those behind it can be set again.
+    /// that cannot have them; those behind it can be set then.
     #[test]
     fn several_packets_as_one_by_one(
         which in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
