@@ -53,8 +53,7 @@ pub fn run(
     let made = made?;
     let largest = made.iter().map(Frames::largest).max().context("no frames")?;
     let numbers: Vec<String> = flows.iter().map(u32::to_string).collect();
-    let traffic =
-        profile.summary_of(&format!("{} flows", numbers.join(", ")));
+    let traffic = profile.summary_of(&format!("{} flows", numbers.join(", ")));
     let mut rig = Rig::open(ends, largest)?;
     let place = Place::here(&rig, device);
     let mut points = Vec::new();

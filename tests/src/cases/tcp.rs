@@ -12,10 +12,15 @@ pub const CASES: &[Case] = &[
     Case::new("udp-checksums", "UDP with the kernel's unfinished checksums arrives", udp),
 ];
 
-/// Start an iperf3 server on a machine and wait until it listens.
+/// Start an iperf3 server on a machine and wait until it listens. One that ends at once, as the port of the last
+/// one is not free yet, is started again.
 pub fn serve(host: &Host) -> Result<Background> {
-    let server = host.node.start(&["iperf3", "-s"])?;
+    let start = || host.node.start(&["iperf3", "-s"]);
+    let mut server = start()?;
     wait::until("iperf3 listens", || {
+        if !server.alive() {
+            server = start()?;
+        }
         // 0x1451 = 5201, state 0A = LISTEN
         let table = host.node.run(&["cat", "/proc/net/tcp", "/proc/net/tcp6"])?;
         Ok(table.lines().any(|line| line.contains(":1451 ") && line.contains(" 0A ")))
