@@ -43,6 +43,11 @@ impl Bucket {
         equal(&self.signatures, signature) & ((1 << SLOTS) - 1)
     }
 
+    /// The slots of its entries.
+    fn taken(&self) -> impl Iterator<Item = u32> + use<> {
+        self.slots.into_iter().take(SLOTS).filter(|slot| *slot != NONE)
+    }
+
     /// One more entry sits in a later one, or one less.
     fn pass(&mut self, more: bool) {
         let passed = &mut self.signatures[SLOTS];
@@ -172,15 +177,14 @@ impl Index {
     fn grow(&mut self, rehash: impl Fn(u32) -> u64) {
         let bigger = vec![EMPTY; self.buckets.len() * 2];
         let old = std::mem::replace(&mut self.buckets, bigger);
-        for slot in old.iter().flat_map(|b| b.slots.into_iter().take(SLOTS)).filter(|s| *s != NONE)
-        {
+        for slot in old.iter().flat_map(Bucket::taken) {
             self.place(rehash(slot), slot);
         }
     }
 
     /// All slots, in no order.
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.buckets.iter().flat_map(|b| b.slots.into_iter().take(SLOTS)).filter(|s| *s != NONE)
+        self.buckets.iter().flat_map(Bucket::taken)
     }
 }
 

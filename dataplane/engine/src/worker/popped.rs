@@ -159,7 +159,6 @@ fn open(
     key.set_word(word::META, meta(m.listener));
     key.set_words(word::TUN_ID, &said);
     // A mark of congestion goes into the inner header.
-    // A mark of congestion goes into the inner header.
     let depth = if tunnel::is_marked(key) { Depth::Whole } else { depth };
     *off = extract_to(depth, m.packet.data(), m.packet.len(), key);
     tunnel::take_mark(&mut m.packet, off, key)
